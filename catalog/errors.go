@@ -1,0 +1,40 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// What the catalog answers when it cannot do what it is asked. They come wrapped with what they are about.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("already exists")
+	// ErrConflict means that something else changed or holds the row: read again and decide anew.
+	ErrConflict = errors.New("conflict")
+	// ErrInvalid means that a value does not fit, whatever the catalog holds.
+	ErrInvalid = errors.New("invalid")
+	// ErrSealed means that a secret does not open under the keys at hand.
+	ErrSealed = errors.New("secret does not open under these keys")
+)
+
+// refine turns the database's answer about noun into one of the package's errors, without its values.
+func refine(err error, noun string) error {
+	var pg *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%s: %w", noun, ErrNotFound)
+	case errors.As(err, &pg) && pg.Code == "23505":
+		if pg.ConstraintName == "operations_tenant" || pg.ConstraintName == "operations_database" {
+			return fmt.Errorf("%s: another operation is running: %w", noun, ErrConflict)
+		}
+		return fmt.Errorf("%s: %w", noun, ErrExists)
+	case errors.As(err, &pg) && (pg.Code == "23514" || pg.Code == "22P02"):
+		return fmt.Errorf("%s: %w", noun, ErrInvalid)
+	}
+	return fmt.Errorf("%s: %w", noun, err)
+}

@@ -1,0 +1,219 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// OperationState is how far durable work has come.
+type OperationState string
+
+// The states of an operation. Done, failed and cancelled ones are finished.
+const (
+	OperationPending   OperationState = "pending"
+	OperationRunning   OperationState = "running"
+	OperationWaiting   OperationState = "waiting"
+	OperationPaused    OperationState = "paused"
+	OperationDone      OperationState = "done"
+	OperationFailed    OperationState = "failed"
+	OperationCancelled OperationState = "cancelled"
+)
+
+// Finished says that nothing more will happen.
+func (s OperationState) Finished() bool {
+	return s == OperationDone || s == OperationFailed || s == OperationCancelled
+}
+
+// Operation is durable work on a tenant, a database or the fleet.
+type Operation struct {
+	ID         OperationID     `json:"id"`
+	Kind       string          `json:"kind"`
+	State      OperationState  `json:"state"`
+	Tenant     TenantID        `json:"tenant,omitzero"`
+	TenantName string          `json:"tenant_name,omitempty"`
+	Database   DatabaseID      `json:"database,omitzero"`
+	Args       json.RawMessage `json:"args,omitempty"`
+	// Step is the last step that is recorded as done; Steps are all of them in order.
+	Step       string     `json:"step"`
+	Steps      []string   `json:"steps"`
+	Error      string     `json:"error,omitempty"`
+	Attempts   int        `json:"attempts"`
+	Epoch      int64      `json:"-" db:"op_epoch"`
+	CreatedBy  string     `json:"created_by,omitempty"`
+	CreatedAt  time.Time  `json:"created_at"`
+	UpdatedAt  time.Time  `json:"updated_at"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+}
+
+// Progress is how many of the steps are done.
+func (o *Operation) Progress() (done, total int) {
+	if o.State == OperationDone {
+		return len(o.Steps), len(o.Steps)
+	}
+	for i, s := range o.Steps {
+		if s == o.Step {
+			return i + 1, len(o.Steps)
+		}
+	}
+	return 0, len(o.Steps)
+}
+
+// Ref names the operation in an audit event.
+func (o *Operation) Ref() Ref { return Ref{Kind: "operation", ID: [16]byte(o.ID), Name: o.Kind} }
+
+const selectOperation = `
+select o.id, o.kind, o.state, o.tenant, coalesce(t.name, '') tenant_name, o.database, o.args, o.step, o.steps,
+       coalesce(o.error, '') error, o.attempts, o.op_epoch, o.created_by, o.created_at, o.updated_at, o.finished_at
+  from rowhouse.operations o
+  left join rowhouse.tenants t on t.id = o.tenant`
+
+// Operation finds an operation by id. Unknown: ErrNotFound.
+func (c *Catalog) Operation(ctx context.Context, id OperationID) (*Operation, error) {
+	return one[Operation](ctx, c.pool, "operation "+id.String(), selectOperation+` where o.id = $1`, id)
+}
+
+// Operations lists operations, the newest first. A zero tenant means everybody's.
+func (c *Catalog) Operations(ctx context.Context, tenant TenantID, limit int) ([]*Operation, error) {
+	return all[Operation](ctx, c.pool, "operations", selectOperation+`
+		where $1::uuid is null or o.tenant = $1 order by o.id desc limit $2`, tenant, limit)
+}
+
+// Overdue lists unfinished operations that nobody has worked on since their lease or waiting time ended.
+func (c *Catalog) Overdue(ctx context.Context) ([]*Operation, error) {
+	return all[Operation](ctx, c.pool, "operations", selectOperation+`
+		where o.state in ('pending', 'running', 'waiting') and o.lease_until < now() and o.next_at < now() order by o.id`)
+}
+
+// CreateOperation inserts an operation that nobody works on yet. A second unfinished one of its tenant or database is ErrConflict.
+func (tx *Tx) CreateOperation(ctx context.Context, o *Operation) error {
+	args := o.Args
+	if args == nil {
+		args = json.RawMessage("{}")
+	}
+	noun := fmt.Sprintf("operation %s", o.Kind)
+	if _, err := tx.Exec(ctx, `
+		insert into rowhouse.operations (id, kind, tenant, database, args, steps, created_by)
+		values ($1, $2, $3, $4, $5, $6, $7)`, o.ID, o.Kind, o.Tenant, o.Database, args, o.Steps, o.CreatedBy); err != nil {
+		return refine(err, noun)
+	}
+	return tx.note(ctx, o.ID, OperationPending, "", "")
+}
+
+// FinishOperation ends an operation that this worker holds: its epoch must be the one of the claim, else ErrConflict.
+func (tx *Tx) FinishOperation(ctx context.Context, o *Operation, state OperationState, message string) error {
+	tag, err := tx.Exec(ctx, `
+		update rowhouse.operations
+		   set state = $3, error = nullif($4, ''), finished_at = now(), updated_at = now(), lease_until = '-infinity',
+		       step = case when $3 = 'done' and cardinality(steps) > 0 then steps[cardinality(steps)] else step end
+		 where id = $1 and op_epoch = $2 and state not in ('done', 'failed', 'cancelled')`, o.ID, o.Epoch, state, message)
+	if err != nil {
+		return refine(err, "operation "+o.ID.String())
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("operation %s is another worker's: %w", o.ID, ErrConflict)
+	}
+	return tx.note(ctx, o.ID, state, o.Step, message)
+}
+
+// RetryOperation makes a failed operation pending again.
+func (tx *Tx) RetryOperation(ctx context.Context, id OperationID) error {
+	if err := tx.exactlyOne(ctx, "failed operation "+id.String(), `
+		update rowhouse.operations
+		   set state = 'pending', error = null, attempts = 0, finished_at = null, next_at = now(), updated_at = now(), op_epoch = op_epoch + 1
+		 where id = $1 and state in ('failed', 'cancelled')`, id); err != nil {
+		return err
+	}
+	return tx.note(ctx, id, OperationPending, "", "retried")
+}
+
+func (tx *Tx) note(ctx context.Context, id OperationID, state OperationState, step, message string) error {
+	_, err := tx.Exec(ctx, `
+		insert into rowhouse.operation_events (operation, state, step, message) values ($1, $2, $3, $4)`, id, state, step, message)
+	return refine(err, "operation "+id.String())
+}
+
+// Progress of an operation is written outside Update: its own append-only events are its record.
+
+// Claim takes an operation for lease, raising its epoch: whoever held it before can record nothing more. One that is
+// held by somebody alive, or finished, is ErrConflict.
+func (c *Catalog) Claim(ctx context.Context, id OperationID, lease time.Duration) (*Operation, error) {
+	noun := "operation " + id.String()
+	tag, err := c.pool.Exec(ctx, `
+		update rowhouse.operations
+		   set op_epoch = op_epoch + 1, lease_until = now() + $2::interval, state = 'running', attempts = attempts + 1, updated_at = now()
+		 where id = $1 and lease_until < now() and state in ('pending', 'running', 'waiting')`, id, lease)
+	if err != nil {
+		return nil, refine(err, noun)
+	}
+	if tag.RowsAffected() == 0 {
+		return nil, fmt.Errorf("%s is finished or another worker's: %w", noun, ErrConflict)
+	}
+	return c.Operation(ctx, id)
+}
+
+// RenewClaim keeps a claim for another lease. A claim that is lost is ErrConflict.
+func (c *Catalog) RenewClaim(ctx context.Context, o *Operation, lease time.Duration) error {
+	return c.claimed(ctx, o, `update rowhouse.operations set lease_until = now() + $3::interval
+		where id = $1 and op_epoch = $2 and state = 'running'`, lease)
+}
+
+// RecordStep records that a step's effect stands, with its event. A claim that is lost is ErrConflict.
+func (c *Catalog) RecordStep(ctx context.Context, o *Operation, step, message string) error {
+	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update rowhouse.operations set step = $3, error = null, updated_at = now()
+			 where id = $1 and op_epoch = $2 and state = 'running'`, o.ID, o.Epoch, step)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrConflict
+		}
+		return (&Tx{tx, c}).note(ctx, o.ID, OperationRunning, step, message)
+	})
+	if err == nil {
+		o.Step = step
+	}
+	if errors.Is(err, ErrConflict) {
+		return fmt.Errorf("operation %s is another worker's: %w", o.ID, ErrConflict)
+	}
+	return refine(err, "operation "+o.ID.String())
+}
+
+// PostponeClaim gives a claim back, to be taken again after wait, and says why.
+func (c *Catalog) PostponeClaim(ctx context.Context, o *Operation, wait time.Duration, why string) error {
+	return c.claimed(ctx, o, `update rowhouse.operations
+		set state = 'waiting', lease_until = '-infinity', next_at = now() + $3::interval, error = $4, updated_at = now()
+		where id = $1 and op_epoch = $2 and state = 'running'`, wait, why)
+}
+
+func (c *Catalog) claimed(ctx context.Context, o *Operation, sql string, args ...any) error {
+	tag, err := c.pool.Exec(ctx, sql, append([]any{o.ID, o.Epoch}, args...)...)
+	if err != nil {
+		return refine(err, "operation "+o.ID.String())
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("operation %s is another worker's: %w", o.ID, ErrConflict)
+	}
+	return nil
+}
+
+// OperationEvent is one line of an operation's record.
+type OperationEvent struct {
+	Seq     int64          `json:"seq"`
+	At      time.Time      `json:"at"`
+	State   OperationState `json:"state"`
+	Step    string         `json:"step,omitempty"`
+	Message string         `json:"message,omitempty"`
+}
+
+// OperationEvents lists what happened to an operation after the event numbered after.
+func (c *Catalog) OperationEvents(ctx context.Context, id OperationID, after int64) ([]*OperationEvent, error) {
+	return all[OperationEvent](ctx, c.pool, "operation "+id.String(), `
+		select seq, at, state, step, message from rowhouse.operation_events where operation = $1 and seq > $2 order by seq`, id, after)
+}

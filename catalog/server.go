@@ -1,0 +1,305 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Server is a PostgreSQL server that databases can be created on.
+type Server struct {
+	ID   ServerID `json:"id"`
+	Name string   `json:"name"`
+	// Hosts are "host:port" or "/socket/directory:port", the usual primary first.
+	Hosts   []string `json:"hosts"`
+	SSLMode string   `json:"sslmode"`
+	// MaxConnections bounds the connections open to it, over all pools of all replicas.
+	MaxConnections int `json:"max_connections"`
+	// MaxInUse bounds the transactions running at once; 0 means a third of MaxConnections, at least 8.
+	MaxInUse     int       `json:"max_in_use"`
+	MaxDatabases int       `json:"max_databases"`
+	State        string    `json:"state"`
+	CreatedAt    time.Time `json:"created_at"`
+	UpdatedAt    time.Time `json:"updated_at"`
+}
+
+// Ref names the server in an audit event.
+func (s *Server) Ref() Ref { return Ref{Kind: "server", ID: [16]byte(s.ID), Name: s.Name} }
+
+const selectServer = `
+select id, name, hosts, sslmode, max_connections, max_in_use, max_databases, state, created_at, updated_at
+  from rowhouse.servers`
+
+// Server finds a server by id or name. Unknown: ErrNotFound.
+func (c *Catalog) Server(ctx context.Context, ref string) (*Server, error) {
+	noun := fmt.Sprintf("server %q", ref)
+	if id, err := ParseID[Server](ref); err == nil {
+		return one[Server](ctx, c.pool, noun, selectServer+` where id = $1`, id)
+	}
+	return one[Server](ctx, c.pool, noun, selectServer+` where name = $1`, ref)
+}
+
+// Servers goes through the servers by name.
+func (c *Catalog) Servers(ctx context.Context) iter.Seq2[*Server, error] {
+	return each[Server](ctx, c.pool, "servers", selectServer+` order by name`)
+}
+
+// RoomiestServer finds the server that is not drained and has most room for another database. None: ErrNotFound.
+func (c *Catalog) RoomiestServer(ctx context.Context) (*Server, error) {
+	return one[Server](ctx, c.pool, "server with room for a database", selectServer+` s
+		 where state = 'active'
+		   and (select count(*) from rowhouse.databases d where d.server = s.id and d.state <> 'gone') < max_databases
+		 order by max_databases - (select count(*) from rowhouse.databases d where d.server = s.id and d.state <> 'gone') desc, name
+		 limit 1`)
+}
+
+// CreateServer inserts a server. A name in use is ErrExists.
+func (tx *Tx) CreateServer(ctx context.Context, s *Server) error {
+	_, err := tx.Exec(ctx, `
+		insert into rowhouse.servers (id, name, hosts, sslmode, max_connections, max_in_use, max_databases)
+		values ($1, $2, $3, $4, $5, $6, $7)`, s.ID, s.Name, s.Hosts, s.SSLMode,
+		orDefault(s.MaxConnections, 80), s.MaxInUse, orDefault(s.MaxDatabases, 500))
+	return refine(err, fmt.Sprintf("server %q", s.Name))
+}
+
+// SetServerHosts changes where a server is reached.
+func (tx *Tx) SetServerHosts(ctx context.Context, id ServerID, hosts []string) error {
+	return tx.exactlyOne(ctx, "server "+id.String(), `
+		update rowhouse.servers set hosts = $2, updated_at = now() where id = $1`, id, hosts)
+}
+
+func orDefault(n, or int) int {
+	if n == 0 {
+		return or
+	}
+	return n
+}
+
+// Login is what a credential is for.
+type Login string
+
+// The logins. The first two belong to a server, the others to one database.
+const (
+	LoginProvisioner Login = "provisioner"
+	LoginMigrator    Login = "migrator"
+	LoginData        Login = "data"
+)
+
+// Credential is a database role that may log in, and its password.
+type Credential struct {
+	Server   ServerID
+	Database DatabaseID // zero for the logins of a server
+	Login    Login
+	Version  int64
+	Role     string
+	Secret   Secret
+}
+
+// SetCredential stores a credential, its secret sealed and bound to its row. Storing the same row again replaces it.
+func (tx *Tx) SetCredential(ctx context.Context, cr Credential) error {
+	sealed, err := tx.catalog.seal(cr.Secret, boundTo(cr.Server, cr.Database, cr.Login, cr.Version))
+	if err != nil {
+		return fmt.Errorf("credential of role %q: %w", cr.Role, err)
+	}
+	_, err = tx.Exec(ctx, `
+		insert into rowhouse.credentials (server, database, login, version, role, secret)
+		values ($1, $2, $3, $4, $5, $6)
+		on conflict (server, database, login, version) do update set role = excluded.role, secret = excluded.secret`,
+		cr.Server, cr.Database, cr.Login, cr.Version, cr.Role, sealed)
+	return refine(err, fmt.Sprintf("credential of role %q", cr.Role))
+}
+
+// sealedCredential is a credential as it is stored.
+type sealedCredential struct {
+	Server   ServerID
+	Database DatabaseID
+	Login    Login
+	Version  int64
+	Role     string
+	Secret   []byte
+}
+
+// Credential finds the newest credential of a server's login, or the current one of a database's. Unknown: ErrNotFound.
+// A secret that does not open is ErrSealed.
+func (c *Catalog) Credential(ctx context.Context, server ServerID, database DatabaseID, login Login) (Credential, error) {
+	noun := fmt.Sprintf("%s credential", login)
+	sealed, err := one[sealedCredential](ctx, c.pool, noun, `
+		select c.server, c.database, c.login, c.version, c.role, c.secret
+		  from rowhouse.credentials c
+		  left join rowhouse.databases d on d.id = c.database
+		 where c.server = $1 and c.database is not distinct from $2 and c.login = $3
+		   and (d.id is null or c.version <= d.credential_version)
+		 order by c.version desc
+		 limit 1`, server, database, login)
+	if err != nil {
+		return Credential{}, err
+	}
+	secret, err := c.unseal(sealed.Secret, boundTo(sealed.Server, sealed.Database, sealed.Login, sealed.Version))
+	if err != nil {
+		return Credential{}, fmt.Errorf("%s: %w", noun, err)
+	}
+	return Credential{sealed.Server, sealed.Database, sealed.Login, sealed.Version, sealed.Role, secret}, nil
+}
+
+// ConnConfig says how to connect to a database as one of its logins. It reads the catalog and opens the secret: it is for
+// the moment a pool is made, not for each request.
+func (c *Catalog) ConnConfig(ctx context.Context, id DatabaseID, login Login) (*pgx.ConnConfig, error) {
+	db, err := c.Database(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return c.ServerConnConfig(ctx, db.Server, db.ID, db.Name, login)
+}
+
+// ServerConnConfig says how to connect to any database of a server. The logins of the server take a zero id.
+func (c *Catalog) ServerConnConfig(ctx context.Context, server ServerID, id DatabaseID, dbname string, login Login) (*pgx.ConnConfig, error) {
+	s, err := c.Server(ctx, server.String())
+	if err != nil {
+		return nil, err
+	}
+	if login == LoginProvisioner || login == LoginMigrator {
+		id = DatabaseID{}
+	}
+	cr, err := c.Credential(ctx, server, id, login)
+	if err != nil {
+		return nil, err
+	}
+	return s.connConfig(dbname, cr)
+}
+
+// connConfig is filled from the parts of the catalog's rows. PG* variables of the process have no part in it.
+func (s *Server) connConfig(dbname string, cr Credential) (*pgx.ConnConfig, error) {
+	hosts, ports := make([]string, len(s.Hosts)), make([]string, len(s.Hosts))
+	for i, h := range s.Hosts {
+		cut := strings.LastIndexByte(h, ':')
+		if cut < 0 {
+			return nil, fmt.Errorf("server %q: host without a port: %w", s.Name, ErrInvalid)
+		}
+		hosts[i], ports[i] = strings.Trim(h[:cut], "[]"), h[cut+1:]
+	}
+	q := url.Values{
+		"host": {strings.Join(hosts, ",")}, "port": {strings.Join(ports, ",")}, "user": {cr.Role}, "dbname": {dbname},
+		"sslmode": {s.SSLMode}, "passfile": {"/dev/null"}, "connect_timeout": {"5"},
+	}
+	if len(hosts) > 1 {
+		q.Set("target_session_attrs", "read-write")
+	}
+	cfg, err := pgx.ParseConfig("postgres:///?" + strings.ReplaceAll(q.Encode(), "+", "%20"))
+	if err != nil {
+		return nil, fmt.Errorf("server %q: unusable address: %w", s.Name, ErrInvalid)
+	}
+	cfg.Password = cr.Secret.Reveal()
+	cfg.RuntimeParams = map[string]string{"application_name": "rowhouse"}
+	return cfg, nil
+}
+
+// Address is where a connection string points, without its secret.
+type Address struct {
+	Hosts    []string
+	Database string
+	User     string
+	SSLMode  string
+}
+
+// allowedKeys are the keys a connection string of an operator may hold. Everything else reads files, sets options of the
+// session or changes who one is.
+var allowedKeys = []string{"host", "port", "user", "password", "dbname", "sslmode", "connect_timeout"}
+
+// ParseAddress takes a connection string apart. Errors name the key, never a value. Plain text is refused off loopback.
+func ParseAddress(dsn string) (Address, Secret, error) {
+	if strings.ContainsAny(dsn, "\x00\r\n") {
+		return Address{}, Secret{}, fmt.Errorf("connection string: a control character: %w", ErrInvalid)
+	}
+	cfg, err := pgx.ParseConfigWithOptions(dsn, pgx.ParseConfigOptions{ParseConfigOptions: pgconn.ParseConfigOptions{ConnStringAllowedKeys: allowedKeys}})
+	if err != nil {
+		return Address{}, Secret{}, fmt.Errorf("connection string: %s: %w", whyRefused(dsn), ErrInvalid)
+	}
+	a := Address{Database: cfg.Database, User: cfg.User, SSLMode: "verify-full"}
+	seen := map[string]bool{}
+	for _, f := range append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port}}, cfg.Fallbacks...) {
+		host := fmt.Sprintf("%s:%d", f.Host, f.Port)
+		if strings.Contains(f.Host, ":") && !strings.HasPrefix(f.Host, "/") {
+			host = fmt.Sprintf("[%s]:%d", f.Host, f.Port)
+		}
+		if !seen[host] {
+			seen[host] = true
+			a.Hosts = append(a.Hosts, host)
+		}
+	}
+	switch local := allLocal(a.Hosts); {
+	case strings.Contains(dsn, "sslmode=verify-full"):
+	case local:
+		a.SSLMode = "disable"
+	case strings.Contains(dsn, "sslmode="):
+		return Address{}, Secret{}, fmt.Errorf("connection string: sslmode must be verify-full off loopback: %w", ErrInvalid)
+	}
+	switch {
+	case a.User == "" || !strings.Contains(dsn, "user=") && !strings.Contains(dsn, "@"):
+		return Address{}, Secret{}, fmt.Errorf("connection string: user is missing: %w", ErrInvalid)
+	case a.Database == "" || len(a.Database) > 63:
+		return Address{}, Secret{}, fmt.Errorf("connection string: dbname is missing or longer than 63 bytes: %w", ErrInvalid)
+	}
+	return a, NewSecret(cfg.Password), nil
+}
+
+// whyRefused names the first key of dsn that is not allowed, or says that the string cannot be read at all.
+func whyRefused(dsn string) string {
+	var keys []string
+	if u, err := url.Parse(dsn); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
+		for key := range u.Query() {
+			keys = append(keys, key)
+		}
+	} else {
+		for _, pair := range strings.Fields(dsn) {
+			key, _, _ := strings.Cut(pair, "=")
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		if !contains(allowedKeys, key) && len(key) <= 40 && isWord(key) {
+			return fmt.Sprintf("key %q is not allowed", key)
+		}
+	}
+	return "cannot be read"
+}
+
+func isWord(s string) bool {
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && r != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+func allLocal(hosts []string) bool {
+	for _, h := range hosts {
+		if strings.HasPrefix(h, "/") {
+			continue
+		}
+		host, _, err := net.SplitHostPort(h)
+		if err != nil {
+			return false
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}

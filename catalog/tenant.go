@@ -1,0 +1,157 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// State is where a tenant stands in its life.
+type State string
+
+// The states of a tenant. Only an active, read-only or maintained one has ever served.
+const (
+	StateProvisioning State = "provisioning"
+	StateFailed       State = "failed"
+	StateActive       State = "active"
+	StateSuspended    State = "suspended"
+	StateReadOnly     State = "read_only"
+	StateMaintenance  State = "maintenance"
+	StateDeleting     State = "deleting"
+	StateDeleted      State = "deleted"
+)
+
+// Tenant is a customer of the host: an id that never changes, a name that may, and the database that holds its rows.
+// What a reader gives out is shared and must not be changed.
+type Tenant struct {
+	ID          TenantID                   `json:"id"`
+	Name        string                     `json:"name"`
+	Aliases     []string                   `json:"aliases,omitempty"`
+	Domains     []string                   `json:"domains,omitempty"`
+	State       State                      `json:"state"`
+	StateReason string                     `json:"state_reason,omitempty"`
+	StateUntil  *time.Time                 `json:"state_until,omitempty"`
+	Edition     string                     `json:"edition,omitempty"`
+	Placement   Placement                  `json:"placement,omitempty"`
+	Database    DatabaseID                 `json:"database,omitzero"`
+	Epoch       int64                      `json:"epoch"`
+	Settings    map[string]json.RawMessage `json:"-"`
+	CreatedAt   time.Time                  `json:"created_at"`
+	UpdatedAt   time.Time                  `json:"updated_at"`
+}
+
+// Ref names the tenant in an audit event.
+func (t *Tenant) Ref() Ref { return Ref{Kind: "tenant", ID: [16]byte(t.ID), Name: t.Name} }
+
+const selectTenant = `
+select t.id, t.name, t.state, coalesce(t.state_reason, '') state_reason, t.state_until, coalesce(t.edition, '') edition,
+       coalesce(d.kind, '') placement, t.database, t.epoch, t.created_at, t.updated_at,
+       array(select a.name from rowhouse.aliases a where a.tenant = t.id and a.until > now() order by 1) aliases,
+       array(select o.host from rowhouse.domains o where o.tenant = t.id order by not o.is_primary, 1) domains,
+       coalesce((select jsonb_object_agg(s.key, s.value) from rowhouse.settings s where s.tenant = t.id), '{}') settings
+  from rowhouse.tenants t
+  left join rowhouse.databases d on d.id = t.database`
+
+// Tenant finds a tenant by id, name or alias. A deleted one is found by its id only. Unknown: ErrNotFound.
+func (c *Catalog) Tenant(ctx context.Context, ref string) (*Tenant, error) {
+	noun := fmt.Sprintf("tenant %q", ref)
+	if id, err := ParseID[Tenant](ref); err == nil {
+		return one[Tenant](ctx, c.pool, noun, selectTenant+` where t.id = $1`, id)
+	}
+	t, err := one[Tenant](ctx, c.pool, noun, selectTenant+` where t.name = $1 and t.state <> 'deleted'`, ref)
+	if errors.Is(err, ErrNotFound) {
+		return one[Tenant](ctx, c.pool, noun, selectTenant+`
+			where t.id = (select a.tenant from rowhouse.aliases a where a.name = $1 and a.until > now()) and t.state <> 'deleted'`, ref)
+	}
+	return t, err
+}
+
+// Tenants goes through the tenants by name, deleted ones left out.
+func (c *Catalog) Tenants(ctx context.Context) iter.Seq2[*Tenant, error] {
+	return each[Tenant](ctx, c.pool, "tenants", selectTenant+` where t.state <> 'deleted' order by t.name`)
+}
+
+// NewTenant is what a tenant begins with.
+type NewTenant struct {
+	ID       TenantID
+	Name     string
+	Edition  string
+	Database DatabaseID
+}
+
+// CreateTenant inserts a tenant that is being provisioned. A name in use, as name or alias, is ErrExists.
+func (tx *Tx) CreateTenant(ctx context.Context, t NewTenant) error {
+	noun := fmt.Sprintf("tenant %q", t.Name)
+	var taken bool
+	if err := tx.QueryRow(ctx, `select exists (select from rowhouse.aliases where name = $1 and until > now())`, t.Name).Scan(&taken); err != nil {
+		return refine(err, noun)
+	}
+	if taken {
+		return fmt.Errorf("%s: %w", noun, ErrExists)
+	}
+	_, err := tx.Exec(ctx, `
+		insert into rowhouse.tenants (id, name, state, edition, database)
+		values ($1, $2, 'provisioning', nullif($3, ''), $4)`, t.ID, t.Name, t.Edition, t.Database)
+	return refine(err, noun)
+}
+
+// SetTenantState changes the state and raises the epoch.
+func (tx *Tx) SetTenantState(ctx context.Context, id TenantID, state State, reason string) error {
+	return tx.exactlyOne(ctx, "tenant "+id.String(), `
+		update rowhouse.tenants set state = $2, state_reason = nullif($3, ''), epoch = epoch + 1, updated_at = now()
+		 where id = $1`, id, state, reason)
+}
+
+// PlaceTenant says which database the tenant lives in and raises the epoch.
+func (tx *Tx) PlaceTenant(ctx context.Context, id TenantID, database DatabaseID) error {
+	return tx.exactlyOne(ctx, "tenant "+id.String(), `
+		update rowhouse.tenants set database = $2, epoch = epoch + 1, updated_at = now() where id = $1`, id, database)
+}
+
+// querier is what reads need of a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func one[Row any](ctx context.Context, q querier, noun, sql string, args ...any) (*Row, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, refine(err, noun)
+	}
+	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[Row])
+	return row, refine(err, noun)
+}
+
+func all[Row any](ctx context.Context, q querier, noun, sql string, args ...any) ([]*Row, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, refine(err, noun)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByNameLax[Row])
+	return found, refine(err, noun)
+}
+
+func each[Row any](ctx context.Context, q querier, noun, sql string, args ...any) iter.Seq2[*Row, error] {
+	return func(yield func(*Row, error) bool) {
+		rows, err := q.Query(ctx, sql, args...)
+		if err != nil {
+			yield(nil, refine(err, noun))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			row, err := pgx.RowToAddrOfStructByNameLax[Row](rows)
+			if !yield(row, refine(err, noun)) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(nil, refine(err, noun))
+		}
+	}
+}
