@@ -1,0 +1,287 @@
+package tenants
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
+)
+
+// How old the directory's view of the catalog may be: fresh enough to say that something does not exist, to do without a
+// look when nothing runs in the background, and to serve at all.
+const (
+	knowledge = 2 * time.Second
+	glance    = time.Second
+	serving   = 15 * time.Minute
+)
+
+// Directory holds the whole catalog in memory and answers from there.
+//
+// With Run in the background it follows the catalog by itself. Without, it asks for the catalog's revision on access, when
+// it has not for a second.
+type Directory struct {
+	catalog *catalog.Catalog
+
+	refreshing sync.Mutex // one look at the catalog at a time; guards lookedAt
+	lookedAt   time.Time
+
+	mu        sync.RWMutex // guards the fields below
+	revision  int64
+	asOf      time.Time // of the last answer of the catalog
+	running   bool
+	tenants   map[catalog.TenantID]*catalog.Tenant
+	byName    map[string]*catalog.Tenant // names and aliases
+	byDomain  map[string]*catalog.Tenant
+	databases map[catalog.DatabaseID]*catalog.Database
+	servers   map[catalog.ServerID]*catalog.Server
+	settings  map[string]json.RawMessage
+}
+
+// NewDirectory makes a directory over a catalog. It reads nothing yet.
+func NewDirectory(cat *catalog.Catalog) *Directory {
+	return &Directory{catalog: cat}
+}
+
+// Load reads what changed since the last look; the first time, everything.
+func (d *Directory) Load(ctx context.Context) error {
+	d.refreshing.Lock()
+	defer d.refreshing.Unlock()
+	return d.load(ctx)
+}
+
+func (d *Directory) load(ctx context.Context) error {
+	ch, err := d.catalog.Changes(ctx, d.Revision())
+	if err != nil {
+		return err
+	}
+	d.apply(ch)
+	return nil
+}
+
+// Run follows the catalog until ctx ends.
+func (d *Directory) Run(ctx context.Context) error {
+	defer func() {
+		d.mu.Lock()
+		d.running = false
+		d.mu.Unlock()
+	}()
+	return d.catalog.Watch(ctx, d.Revision(), func(ch *catalog.Change) {
+		d.apply(ch)
+		d.mu.Lock()
+		d.running = true
+		d.mu.Unlock()
+	})
+}
+
+func (d *Directory) apply(ch *catalog.Change) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asOf = time.Now()
+	if !ch.Whole && ch.Revision <= d.revision {
+		return
+	}
+	if ch.Whole || d.tenants == nil {
+		d.tenants = make(map[catalog.TenantID]*catalog.Tenant, len(ch.Tenants))
+		d.byName = make(map[string]*catalog.Tenant, len(ch.Tenants))
+		d.byDomain = map[string]*catalog.Tenant{}
+		d.databases = make(map[catalog.DatabaseID]*catalog.Database, len(ch.Databases))
+		d.servers = make(map[catalog.ServerID]*catalog.Server, len(ch.Servers))
+	}
+	d.revision = ch.Revision
+	// All that left their names first: one of them may have been taken by the next.
+	for _, t := range ch.Tenants {
+		d.forget(d.tenants[t.ID])
+	}
+	for _, t := range ch.Tenants {
+		d.remember(t)
+	}
+	for _, db := range ch.Databases {
+		d.databases[db.ID] = db
+		if db.State == catalog.DatabaseGone {
+			delete(d.databases, db.ID)
+		}
+	}
+	for _, s := range ch.Servers {
+		d.servers[s.ID] = s
+	}
+	if ch.Settings != nil {
+		d.settings = ch.Settings
+	}
+}
+
+func (d *Directory) forget(t *catalog.Tenant) {
+	if t == nil {
+		return
+	}
+	for _, name := range append([]string{t.Name}, t.Aliases...) {
+		if d.byName[name] == t {
+			delete(d.byName, name)
+		}
+	}
+	for _, host := range t.Domains {
+		if d.byDomain[host] == t {
+			delete(d.byDomain, host)
+		}
+	}
+	delete(d.tenants, t.ID)
+}
+
+func (d *Directory) remember(t *catalog.Tenant) {
+	if t.State == catalog.StateDeleted {
+		return
+	}
+	d.tenants[t.ID] = t
+	d.byName[t.Name] = t
+	for _, name := range t.Aliases {
+		if d.byName[name] == nil {
+			d.byName[name] = t
+		}
+	}
+	for _, host := range t.Domains {
+		d.byDomain[host] = t
+	}
+}
+
+// look makes sure that the view is fresh enough to be asked: while Run follows the catalog that costs nothing. When the
+// catalog is away, one caller a second finds out and the others go on with what is known.
+func (d *Directory) look(ctx context.Context) {
+	if d.isFresh() {
+		return
+	}
+	if !d.Loaded() {
+		d.refreshing.Lock()
+	} else if !d.refreshing.TryLock() {
+		return
+	}
+	defer d.refreshing.Unlock()
+	if d.isFresh() || d.Loaded() && time.Since(d.lookedAt) < glance {
+		return
+	}
+	d.lookedAt = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, knowledge)
+	defer cancel()
+	_ = d.load(ctx) // a catalog that is away shows in asOf
+}
+
+func (d *Directory) isFresh() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.running || time.Since(d.asOf) < glance
+}
+
+// Tenant finds a tenant by id, name or alias. Unknown: ErrNotFound, said only from a view that is fresh; else, and when
+// the view is too old to serve at all, ErrUnavailable.
+func (d *Directory) Tenant(ctx context.Context, ref string) (*catalog.Tenant, error) {
+	d.look(ctx)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	age := time.Since(d.asOf)
+	if age > serving {
+		return nil, fmt.Errorf("directory is %v old: %w", age.Round(time.Second), ErrUnavailable)
+	}
+	t := d.byName[ref]
+	if t == nil {
+		if id, err := catalog.ParseID[catalog.Tenant](ref); err == nil {
+			t = d.tenants[id]
+		}
+	}
+	switch {
+	case t != nil:
+		return t, nil
+	case age > knowledge:
+		return nil, fmt.Errorf("tenant is not known and the catalog is away: %w", ErrUnavailable)
+	}
+	return nil, fmt.Errorf("tenant: %w", ErrNotFound)
+}
+
+// Database finds a database by id, in memory.
+func (d *Directory) Database(ctx context.Context, id catalog.DatabaseID) (*catalog.Database, error) {
+	d.look(ctx)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if db := d.databases[id]; db != nil {
+		return db, nil
+	}
+	return nil, fmt.Errorf("database: %w", ErrNotFound)
+}
+
+// Server finds a server by id, in memory.
+func (d *Directory) Server(ctx context.Context, id catalog.ServerID) (*catalog.Server, error) {
+	d.look(ctx)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if s := d.servers[id]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("server: %w", ErrNotFound)
+}
+
+// ConnConfig says how to connect to a database. It asks the catalog: the directory holds no secrets.
+func (d *Directory) ConnConfig(ctx context.Context, id catalog.DatabaseID, login catalog.Login) (*pgx.ConnConfig, error) {
+	return d.catalog.ConnConfig(ctx, id, login)
+}
+
+// Setting is what the host decided under key for a tenant: its own value, else everybody's, else nil.
+func (d *Directory) Setting(t *catalog.Tenant, key string) json.RawMessage {
+	if t != nil {
+		if value, ok := t.Settings[key]; ok {
+			return value
+		}
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.settings[key]
+}
+
+// owner is the tenant that has host as its own domain, or nil.
+func (d *Directory) owner(host string) *catalog.Tenant {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.byDomain[host]
+}
+
+// Revision is the catalog's revision that the view shows; 0 before the first look.
+func (d *Directory) Revision() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.revision
+}
+
+// Loaded says that the catalog has been read at least once.
+func (d *Directory) Loaded() bool { return d.Revision() > 0 }
+
+// ErrNotReady means that the directory cannot answer yet, or no longer.
+var ErrNotReady = errors.New("directory is not ready")
+
+// Ready says why the directory cannot serve: it has read nothing yet, or the catalog has been away too long.
+func (d *Directory) Ready() error {
+	st := d.Stat()
+	switch {
+	case st.Revision == 0:
+		return fmt.Errorf("catalog has not been read: %w", ErrNotReady)
+	case st.Age > serving:
+		return fmt.Errorf("catalog has been away for %v: %w", st.Age.Round(time.Second), ErrNotReady)
+	}
+	return nil
+}
+
+// DirectoryStat is a moment of a Directory.
+type DirectoryStat struct {
+	Tenants, Databases, Servers int
+	Revision                    int64
+	// Age is the time since the catalog last answered.
+	Age time.Duration
+}
+
+// Stat is the directory's moment.
+func (d *Directory) Stat() DirectoryStat {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return DirectoryStat{len(d.tenants), len(d.databases), len(d.servers), d.revision, time.Since(d.asOf)}
+}

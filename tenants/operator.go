@@ -1,0 +1,109 @@
+package tenants
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
+)
+
+// Operator is what an operator can do. It is satisfied by *Service, which works on the catalog itself, and by the client
+// of the admin API, so that the command's verbs are the same near and far.
+type Operator interface {
+	TenantOperator
+	OperationOperator
+	ServerOperator
+	SettingOperator
+	TokenOperator
+}
+
+// TenantSpec is what a tenant is asked to be.
+type TenantSpec struct {
+	Name string `json:"name"`
+	// Placement is shared or dedicated; empty means shared.
+	Placement catalog.Placement `json:"placement,omitempty"`
+	// Server is the name of the server to place it on; empty leaves the choice to the policy.
+	Server string `json:"server,omitempty"`
+	// Database is the id of the shared database to place it in; empty leaves the choice to the policy.
+	Database string `json:"database,omitempty"`
+	Edition  string `json:"edition,omitempty"`
+}
+
+// TenantOperator manages tenants.
+type TenantOperator interface {
+	// CreateTenant begins to provision a tenant. A name in use is catalog.ErrExists, one that cannot be catalog.ErrInvalid.
+	CreateTenant(ctx context.Context, spec TenantSpec) (*catalog.Operation, error)
+	Tenant(ctx context.Context, ref string) (*catalog.Tenant, error)
+	Tenants(ctx context.Context) ([]*catalog.Tenant, error)
+	SuspendTenant(ctx context.Context, ref, reason string) error
+	ResumeTenant(ctx context.Context, ref string) error
+}
+
+// OperationOperator follows durable work.
+type OperationOperator interface {
+	Operation(ctx context.Context, id catalog.OperationID) (*catalog.Operation, error)
+	// Operations lists the newest first; an empty tenant means everybody's.
+	Operations(ctx context.Context, tenant string) ([]*catalog.Operation, error)
+	OperationEvents(ctx context.Context, id catalog.OperationID, after int64) ([]*catalog.OperationEvent, error)
+	// RetryOperation makes a failed operation go on at its step.
+	RetryOperation(ctx context.Context, id catalog.OperationID) (*catalog.Operation, error)
+}
+
+// ServerSpec is what a server is asked to be.
+type ServerSpec struct {
+	Name string `json:"name"`
+	// DSN is how its provisioner connects, a role that may create databases and roles.
+	DSN            catalog.Secret `json:"dsn"`
+	MaxConnections int            `json:"max_connections,omitempty"`
+}
+
+// ServerOperator manages the servers that tenants can be placed on.
+type ServerOperator interface {
+	AddServer(ctx context.Context, spec ServerSpec) (*catalog.Server, error)
+	Server(ctx context.Context, ref string) (*catalog.Server, error)
+	Servers(ctx context.Context) ([]*catalog.Server, error)
+}
+
+// SettingOperator decides what the host gives to one tenant or, with an empty tenant, to everybody.
+type SettingOperator interface {
+	SetSetting(ctx context.Context, tenant, key string, value json.RawMessage) error
+	UnsetSetting(ctx context.Context, tenant, key string) error
+	Settings(ctx context.Context, tenant string) (map[string]json.RawMessage, error)
+}
+
+// TokenSpec is what an operator's token is asked to be.
+type TokenSpec struct {
+	Subject     string        `json:"subject"`
+	Permissions []string      `json:"permissions"`
+	TTL         time.Duration `json:"ttl"`
+}
+
+// TokenOperator manages operators' tokens.
+type TokenOperator interface {
+	// CreateToken makes a token; its text is given this once.
+	CreateToken(ctx context.Context, spec TokenSpec) (catalog.Secret, *catalog.Token, error)
+	Tokens(ctx context.Context) ([]*catalog.Token, error)
+	RevokeToken(ctx context.Context, id string) error
+}
+
+// Queue takes an operation to be carried out. It is satisfied by *jobs.Runner: the job is in the transaction that records
+// the operation, and appears or vanishes with it.
+type Queue interface {
+	Enqueue(ctx context.Context, tx pgx.Tx, op *catalog.Operation) error
+}
+
+// KindProvision is the kind of the operation that makes a tenant.
+const KindProvision = "tenant.provision"
+
+// ProvisionSteps are what making a tenant goes through, in order; each is recorded when its effect stands.
+var ProvisionSteps = []string{"placed", "roles", "database", "secured", "owned", "migrated", "seeded", "verified", "active"}
+
+// ProvisionArgs are the arguments of an operation of KindProvision.
+type ProvisionArgs struct {
+	Placement catalog.Placement  `json:"placement"`
+	Server    catalog.ServerID   `json:"server,omitzero"`
+	Database  catalog.DatabaseID `json:"database,omitzero"`
+}
