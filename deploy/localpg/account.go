@@ -123,3 +123,14 @@ func (a account) privateDir(path string) error {
 
 // oneLine makes a program's output fit into an error text.
 func oneLine(out []byte) string { return strings.Join(strings.Fields(string(out)), " ") }
+
+// Reachable says whether the server's user can enter dir, so that a server on a directory made below it keeps its
+// data there.
+func Reachable(dir string) (bool, error) {
+	acct, err := serverAccount()
+	if err != nil {
+		return false, err
+	}
+	barred, err := acct.closed(dir)
+	return barred == "", err
+}

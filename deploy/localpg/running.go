@@ -39,6 +39,11 @@ type Instance struct {
 // ends when its owner says so.
 func (i Instance) DSN(database string) string { return socketDSN(i.Socket, superuser, "", database) }
 
+// DSNAs is the connection string of a database of the instance as another role, which needs its password.
+func (i Instance) DSNAs(role, password, database string) string {
+	return socketDSN(i.Socket, role, password, database)
+}
+
 // InUseError says who has the directory that [Start] was asked to own.
 type InUseError struct{ By Instance }
 
