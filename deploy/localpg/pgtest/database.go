@@ -2,7 +2,6 @@ package pgtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -126,8 +125,7 @@ func endReplication(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	for _, name := range names {
-		alter := "alter subscription " + quote(name)
-		if err := execAll(ctx, conn, alter+" disable", alter+" set (slot_name = none)", "drop subscription "+quote(name)); err != nil {
+		if err := dropSubscription(ctx, conn, name); err != nil {
 			return err
 		}
 	}
@@ -143,6 +141,33 @@ func endReplication(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+// dropSubscription waits for the subscription's workers before it drops. DROP SUBSCRIPTION alone can wait for ever: a
+// table's first copy makes a slot, that waits for all running transactions, and the dropping one waits for the slot.
+func dropSubscription(ctx context.Context, conn *pgx.Conn, name string) error {
+	alter := "alter subscription " + quote(name)
+	if err := execAll(ctx, conn, alter+" disable", alter+" set (slot_name = none)"); err != nil {
+		return err
+	}
+	for {
+		busy, err := column(ctx, conn, `
+			select 'worker ' || w.pid from pg_stat_subscription w where w.subname = $1 and w.pid is not null
+			union all
+			select 'copy ' || pg_terminate_backend(c.active_pid)
+			from pg_replication_slots c
+			join pg_subscription s on starts_with(c.slot_name, format('pg_%s_sync_', s.oid))
+			where s.subname = $1 and c.active_pid is not null`, name)
+		if err != nil {
+			return err
+		}
+		if len(busy) == 0 {
+			return execAll(ctx, conn, "drop subscription "+quote(name))
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("subscription %s has %v: %w", name, busy, err)
+		}
+	}
+}
+
 // dropSlot ends whoever uses the slot, which takes a moment, and drops it.
 func dropSlot(ctx context.Context, conn *pgx.Conn, slot string) error {
 	for {
@@ -153,11 +178,19 @@ func dropSlot(ctx context.Context, conn *pgx.Conn, slot string) error {
 		if !isState(err, "55006") { // object_in_use
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("slot %s is in use: %w", slot, err)
 		}
+	}
+}
+
+// pause is the time between two looks at something that the server ends in its own time.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(5 * time.Millisecond):
+		return nil
 	}
 }
 

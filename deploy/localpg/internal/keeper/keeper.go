@@ -44,6 +44,8 @@ var settings = map[string]string{
 	"max_wal_size":          "512MB",
 	"synchronous_commit":    "off",
 	"wal_level":             "logical",
+	// A subscription starts its worker at once, and not five seconds after the last one began.
+	"wal_retrieve_retry_interval": "50ms",
 }
 
 // Cluster is a process's hold on the shared server. It lasts until the process ends.
