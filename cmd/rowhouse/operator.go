@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/catalog/keyring"
+	"github.com/rowhouse/rowhouse/deploy/localpg"
+	"github.com/rowhouse/rowhouse/tenants"
+	"github.com/rowhouse/rowhouse/tenants/admin"
+	"github.com/rowhouse/rowhouse/tenants/jobs"
+)
+
+// reach is how a command gets at a rowhouse: through a running service's API, or on the catalog itself.
+type reach struct {
+	tenants.Operator
+	catalog *catalog.Catalog // nil when far
+	runner  *jobs.Runner     // nil when far
+	config  *config
+	close   func()
+}
+
+// near says that the command works on the catalog itself.
+func (r *reach) near() bool { return r.catalog != nil }
+
+// reach finds the rowhouse to work on: --admin-url with ROWHOUSE_TOKEN, else the catalog that is configured, else the dev
+// whose directory stands here.
+func (a *app) reach(ctx context.Context) (*reach, error) {
+	adminURL := a.adminURL
+	if adminURL == "" {
+		adminURL = a.env("ROWHOUSE_ADMIN_URL")
+	}
+	if adminURL != "" {
+		client, err := admin.NewClient(adminURL, catalog.NewSecret(a.env("ROWHOUSE_TOKEN")))
+		if err != nil {
+			return nil, err
+		}
+		return &reach{Operator: client, close: func() {}}, nil
+	}
+	return a.reachCatalog(ctx)
+}
+
+// reachCatalog is reach for what needs the catalog itself.
+func (a *app) reachCatalog(ctx context.Context) (*reach, error) {
+	cfg, err := a.loadConfig(nil)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.String("catalog.url") == "" {
+		if cfg, err = a.devConfig(); err != nil {
+			return nil, err
+		}
+	}
+	cat, err := openCatalog(ctx, cfg, a.logger("warn", "text"))
+	if err != nil {
+		return nil, err
+	}
+	runner, err := jobs.New(cat, jobs.Config{Logger: a.logger("error", "text")})
+	if err != nil {
+		cat.Close()
+		return nil, err
+	}
+	return &reach{tenants.NewService(cat, runner), cat, runner, cfg, cat.Close}, nil
+}
+
+// devConfig is the configuration of the dev that serves a directory here.
+func (a *app) devConfig() (*config, error) {
+	dir := a.devDir()
+	running, err := localpg.Running(dir)
+	if errors.Is(err, localpg.ErrNotRunning) {
+		return nil, &coded{
+			err: errors.New("no rowhouse to work on: no --admin-url, no catalog.url, and no dev serves " + dir), code: exitConfig,
+			hint: "rowhouse dev, or set ROWHOUSE_ADMIN_URL and ROWHOUSE_TOKEN, or ROWHOUSE_CATALOG_URL",
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	secret, err := os.ReadFile(devFile(dir, jwtSecretFile))
+	if err != nil {
+		return nil, fmt.Errorf("%s: is still starting, or belongs to somebody else", dir)
+	}
+	return loadConfig("", nil, map[string]string{
+		"catalog.url": running.DSN(catalogDatabase), "catalog.keys": devFile(dir, keysFile), "auth.jwt_secret": string(secret),
+	})
+}
+
+// openCatalog opens the configured catalog under the configured keys.
+func openCatalog(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.Catalog, error) {
+	keys, err := openKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return catalog.Open(ctx, cfg.String("catalog.url"), catalog.Config{Keys: keys, Logger: log})
+}
+
+func openKeys(cfg *config) (catalog.Keys, error) {
+	file := cfg.String("catalog.keys")
+	if file == "" {
+		return nil, nil
+	}
+	keys, err := keyring.Open(file)
+	if err != nil {
+		return nil, &coded{err: cfg.problem("catalog.keys", "%v", err), code: exitConfig}
+	}
+	return keys, nil
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+type tenantRow struct{ *catalog.Tenant }
+
+func (tenantRow) columns() []string {
+	return []string{"name", "state", "placement", "database", "id", "created"}
+}
+
+func (t tenantRow) row() []any {
+	database := ""
+	if !t.Database.IsZero() {
+		database = t.Database.String()
+	}
+	return []any{t.Name, t.State, t.Placement, database, t.ID, t.CreatedAt.Format(time.DateTime)}
+}
+
+func (t tenantRow) name() string { return t.Name }
+
+func (a *app) tenantGroup() *cobra.Command {
+	return group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantSuspend(), a.tenantResume())
+}
+
+func (a *app) tenantCreate() *cobra.Command {
+	var spec tenants.TenantSpec
+	var placement string
+	var wait waitFlag
+	c := &cobra.Command{
+		Use: "create NAME", Short: "Provision a tenant", Args: exactly("NAME"),
+		Example: "  rowhouse tenant create acme --wait\n  rowhouse tenant create initech --placement dedicated --wait=2m",
+		RunE: a.do(func(ctx context.Context, args []string) error {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			spec.Name, spec.Placement = args[0], catalog.Placement(placement)
+			op, err := r.CreateTenant(ctx, spec)
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, r, op, wait)
+		}),
+	}
+	c.Flags().StringVar(&placement, "placement", "shared", "shared or dedicated")
+	c.Flags().StringVar(&spec.Server, "server", "", "server to place it on")
+	c.Flags().StringVar(&spec.Database, "database", "", "shared database to place it in, by id")
+	c.Flags().StringVar(&spec.Edition, "edition", "", "edition it is sold")
+	wait.add(c)
+	return c
+}
+
+func (a *app) tenantList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List tenants", Args: exactly(),
+		RunE: a.show(func(ctx context.Context, _ []string) (any, error) {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.close()
+			found, err := r.Tenants(ctx)
+			return rows(found, func(t *catalog.Tenant) tenantRow { return tenantRow{t} }), err
+		}),
+	}
+}
+
+func (a *app) tenantGet() *cobra.Command {
+	return &cobra.Command{
+		Use: "get NAME", Short: "Show one tenant, by name, alias or id", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
+		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.close()
+			t, err := r.Tenant(ctx, args[0])
+			if err != nil {
+				return nil, err
+			}
+			return tenantRow{t}, nil
+		}),
+	}
+}
+
+func (a *app) tenantSuspend() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "suspend NAME", Short: "Stop serving a tenant", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
+		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.close()
+			if err := r.SuspendTenant(ctx, args[0], reason); err != nil {
+				return nil, err
+			}
+			t, err := r.Tenant(ctx, args[0])
+			return tenantRow{t}, err
+		}),
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
+	return c
+}
+
+func (a *app) tenantResume() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume NAME", Short: "Serve a tenant again", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
+		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.close()
+			if err := r.ResumeTenant(ctx, args[0]); err != nil {
+				return nil, err
+			}
+			t, err := r.Tenant(ctx, args[0])
+			return tenantRow{t}, err
+		}),
+	}
+}
+
+// completeTenants completes tenant names, within a second and silently.
+func (a *app) completeTenants(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+	defer cancel()
+	r, err := a.reach(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer r.close()
+	var names []string
+	found, _ := r.Tenants(ctx)
+	for _, t := range found {
+		names = append(names, t.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// rows wraps each of a list for printing; an empty list stays a list.
+func rows[Row, Shown any](found []Row, wrap func(Row) Shown) []Shown {
+	shown := make([]Shown, len(found))
+	for i, row := range found {
+		shown[i] = wrap(row)
+	}
+	return shown
+}
