@@ -1,0 +1,484 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/exec"
+	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
+	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
+	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
+	"github.com/rowhouse/rowhouse/router/rest/internal/sqlgen"
+)
+
+// An exchange is one request on its way to an answer.
+type exchange struct {
+	h       *Handler
+	r       *http.Request
+	options Options
+
+	path     string // below the prefix, as sent
+	relation string
+	function bool
+	schema   string
+	profiled bool // the request names its schema
+	query    *parse.Query
+	prefer   parse.Prefer
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	options, err := h.config.PerRequest(r)
+	if err != nil {
+		h.config.Error(w, r, err)
+		return
+	}
+	x := &exchange{h: h, r: r, options: options.withDefaults()}
+	a, err := x.answer()
+	if err != nil {
+		h.fail(w, r, x.options, err)
+		return
+	}
+	a.send(w, r)
+}
+
+// answer checks in the order that decides which error a doubly wrong request gets.
+func (x *exchange) answer() (*answer, error) {
+	if x.r.ContentLength > x.options.MaxBody {
+		return nil, tooLarge()
+	}
+	if err := x.readPath(); err != nil {
+		return nil, err
+	}
+	if err := x.readProfile(); err != nil {
+		return nil, err
+	}
+	if err := x.checkMethod(); err != nil {
+		return nil, err
+	}
+	if x.relation == "" {
+		return x.root()
+	}
+	var err error
+	if x.query, err = parse.ReadQuery(x.r.URL.RawQuery, x.function); err != nil {
+		return nil, err
+	}
+	x.prefer = parse.ReadPrefer(x.r.Header.Values("Prefer"))
+	switch {
+	case x.function:
+		return nil, x.noFunction()
+	case x.r.Method == http.MethodOptions:
+		return x.allowed()
+	case isWrite(x.r.Method):
+		return x.write()
+	}
+	return x.read()
+}
+
+func tooLarge() *apiError {
+	return &apiError{status: http.StatusRequestEntityTooLarge, code: "payload_too_large", message: "the body is larger than accepted"}
+}
+
+// readPath splits the escaped path, then decodes each segment: a name may hold a slash.
+func (x *exchange) readPath() error {
+	path, ok := strings.CutPrefix(x.r.URL.EscapedPath(), x.h.config.Prefix)
+	if !ok || path != "" && path[0] != '/' {
+		return problem("PGRST125", "Invalid path specified in request URL")
+	}
+	x.path = path
+	if path == "" || path == "/" {
+		return nil
+	}
+	segments := strings.Split(path[1:], "/")
+	x.function = len(segments) == 2 && segments[0] == "rpc"
+	if len(segments) > 1 && !x.function || slices.Contains(segments, "") {
+		return problem("PGRST125", "Invalid path specified in request URL")
+	}
+	name, err := url.PathUnescape(segments[len(segments)-1])
+	if err != nil || !parse.Text(name) {
+		return problem("PGRST100", "the path is not valid text").with("invalid UTF-8 or a zero byte", "")
+	}
+	x.relation = name
+	return nil
+}
+
+func (x *exchange) readProfile() error {
+	header := "Accept-Profile"
+	switch x.r.Method {
+	case http.MethodPost, http.MethodPatch, http.MethodPut, http.MethodDelete:
+		header = "Content-Profile"
+	}
+	x.schema = x.r.Header.Get(header)
+	x.profiled = x.schema != ""
+	if !x.profiled {
+		x.schema = x.options.Schemas[0]
+		return nil
+	}
+	if !slices.Contains(x.options.Schemas, x.schema) {
+		return problem("PGRST106", "Invalid schema: "+x.schema).with("", "Only the following schemas are exposed: "+strings.Join(x.options.Schemas, ", "))
+	}
+	return nil
+}
+
+func (x *exchange) checkMethod() error {
+	method := x.r.Method
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return nil
+	case http.MethodPost:
+		if x.relation != "" {
+			return nil
+		}
+	case http.MethodPut, http.MethodPatch, http.MethodDelete:
+		if x.relation != "" && !x.function {
+			return nil
+		}
+	}
+	if x.function {
+		return problem("PGRST101", "Cannot use the "+method+" method on RPC")
+	}
+	return problem("PGRST117", "Unsupported HTTP method: "+method)
+}
+
+func (x *exchange) root() (*answer, error) {
+	if x.r.Method == http.MethodOptions {
+		return allow("OPTIONS,GET,HEAD"), nil
+	}
+	return nil, problem("PGRST126", "Root endpoint metadata is disabled")
+}
+
+func allow(methods string) *answer {
+	return &answer{status: http.StatusOK, empty: true, header: http.Header{"Allow": {methods}, "Access-Control-Allow-Origin": {"*"}}}
+}
+
+// noFunction is said of every function until they are served.
+func (x *exchange) noFunction() error {
+	return problem("PGRST202", fmt.Sprintf("Could not find the function %s.%s in the schema cache", x.schema, x.relation)).
+		with("Functions are not served yet.", "")
+}
+
+// allowed answers OPTIONS of a relation.
+func (x *exchange) allowed() (*answer, error) {
+	var a *answer
+	err := x.withRelation(x.r.Context(), func(r *schema.Relation) error {
+		methods := "OPTIONS,GET,HEAD"
+		if r.Insertable {
+			methods += ",POST"
+		}
+		if r.Updatable {
+			methods += ",PATCH"
+		}
+		if r.Deletable {
+			methods += ",DELETE"
+		}
+		a = allow(methods)
+		return nil
+	})
+	return a, err
+}
+
+// withRelation calls fn with the relation that the request names. When the relation is not there, or when
+// PostgreSQL does not know something that the schema knows, the schema may be out of date: it is read again and,
+// if it has changed, fn is called once more. Nothing of the first call was committed.
+func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Relation) error) error {
+	key, load := schemaKey(x.options), x.h.loadSchema(x.options)
+	entry, err := x.h.schemas.Get(ctx, key, load)
+	if err != nil {
+		return err
+	}
+	try := func() error {
+		relation := entry.Relation(x.schema, x.relation)
+		if relation == nil {
+			return x.noTable(ctx, entry)
+		}
+		return fn(relation)
+	}
+	err = try()
+	if err == nil || !outdated(err) {
+		return err
+	}
+	fresh, changed, loadErr := x.h.schemas.Refresh(ctx, key, entry, load)
+	if loadErr != nil || !changed {
+		return err
+	}
+	entry = fresh
+	return try()
+}
+
+// outdated says whether err may come from a schema that the database has left behind.
+func outdated(err error) bool {
+	var api *apiError
+	if errors.As(err, &api) {
+		return api.code == "PGRST205"
+	}
+	var planned *plan.Error
+	if errors.As(err, &planned) {
+		return planned.Code == "PGRST204" || planned.Code == "PGRST200"
+	}
+	var failure *exec.Failure
+	var pg *pgconn.PgError
+	if !errors.As(err, &failure) || failure.Outcome() != exec.RolledBack || !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.Code {
+	case "42P01", "42703", "42883", "42P10", "0A000":
+		return true
+	}
+	return false
+}
+
+const (
+	likeTable     = 0.75 // how alike a suggestion must be
+	manyRelations = 500  // from so many on no suggestion is looked for
+)
+
+// noTable is the answer for an unknown relation. It suggests only what the role may see.
+func (x *exchange) noTable(ctx context.Context, entry *schema.Entry) error {
+	e := problem("PGRST205", fmt.Sprintf("Could not find the table '%s.%s' in the schema cache", x.schema, x.relation))
+	names := entry.Relations(x.schema)
+	if len(names) >= manyRelations || similar(x.relation, names, likeTable) == "" {
+		return e
+	}
+	visible, err := x.h.visible(ctx, x.options, entry)
+	if err != nil {
+		x.h.config.Logger.Debug("no suggestion for an unknown table", "error", err)
+		return e
+	}
+	var seen []string
+	for _, name := range names {
+		if visible[schema.Name{Schema: x.schema, Name: name}] {
+			seen = append(seen, name)
+		}
+	}
+	if like := similar(x.relation, seen, likeTable); like != "" {
+		e.hint = fmt.Sprintf("Perhaps you meant the table '%s.%s'", x.schema, like)
+	}
+	return e
+}
+
+// read answers GET and HEAD of a relation.
+func (x *exchange) read() (*answer, error) {
+	header := ""
+	if x.r.Method == http.MethodGet {
+		header = x.r.Header.Get("Range")
+	}
+	page, err := parse.ReadPage(x.rootRange(), header)
+	if err != nil {
+		return nil, err
+	}
+	var a *answer
+	err = x.withRelation(x.r.Context(), func(r *schema.Relation) error {
+		read, err := plan.ReadRelation(r, x.query, page, max(x.options.MaxRows, 0))
+		if err != nil {
+			return err
+		}
+		m, err := negotiate(x.r.Header.Values("Accept"))
+		if err != nil {
+			return err
+		}
+		if err := x.strict(); err != nil {
+			return err
+		}
+		form := sqlgen.Form{Body: x.r.Method != http.MethodHead, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
+		row, err := x.run(sqlgen.Read(read, form, x.options.Tenant), nil)
+		if err != nil {
+			return err
+		}
+		a, err = x.readAnswer(row, m, page)
+		return err
+	})
+	return a, err
+}
+
+func (x *exchange) rootRange() parse.Range {
+	for _, r := range x.query.Ranges {
+		if len(r.Path) == 0 {
+			return r
+		}
+	}
+	return parse.Range{}
+}
+
+// strict refuses unknown preferences where the request wants that.
+func (x *exchange) strict() error {
+	unknown := x.prefer.Unknown
+	if x.prefer.Handling != "strict" || len(unknown) == 0 {
+		return nil
+	}
+	return problem("PGRST122", "Invalid preferences given with handling=strict").with("Invalid preferences: "+strings.Join(unknown, ", "), "")
+}
+
+// write answers POST, PATCH and DELETE of a relation.
+func (x *exchange) write() (*answer, error) {
+	verb, err := x.verb()
+	if err != nil {
+		return nil, err
+	}
+	body, err := x.readBody(verb)
+	if err != nil {
+		return nil, err
+	}
+	representation := x.prefer.Return == "representation"
+	var a *answer
+	err = x.withRelation(x.r.Context(), func(r *schema.Relation) error {
+		write, err := plan.WriteRelation(r, plan.WriteRequest{
+			Verb: verb, Query: x.query, Body: body, Representation: representation,
+			Location: verb == plan.Insert && x.prefer.Return == "headers-only",
+			Defaults: x.prefer.Missing == "default",
+		})
+		if err != nil {
+			return err
+		}
+		if err := x.strict(); err != nil {
+			return err
+		}
+		m, err := negotiate(x.r.Header.Values("Accept"))
+		if err != nil {
+			return err
+		}
+		form := sqlgen.Form{Body: representation, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
+		row, err := x.run(sqlgen.Write(write, form, x.options.Tenant), x.decide(m, verb))
+		if err != nil {
+			return err
+		}
+		a, err = x.writeAnswer(row, m, write)
+		return err
+	})
+	return a, err
+}
+
+func (x *exchange) verb() (plan.Verb, error) {
+	switch x.r.Method {
+	case http.MethodPost:
+		switch {
+		case x.query.OnConflict != nil:
+			return 0, plan.Unsupported("on_conflict is")
+		case x.prefer.Resolution != "":
+			return 0, plan.Unsupported("Prefer: resolution is")
+		}
+		return plan.Insert, nil
+	case http.MethodPatch:
+		return plan.Update, nil
+	case http.MethodDelete:
+		return plan.Delete, nil
+	}
+	return 0, plan.Unsupported("PUT is")
+}
+
+// readBody reads and looks at the body of POST and PATCH.
+func (x *exchange) readBody(verb plan.Verb) (*parse.Body, error) {
+	if verb == plan.Delete {
+		return nil, nil
+	}
+	if contentType := x.r.Header.Get("Content-Type"); contentType != "" {
+		media, _, _ := strings.Cut(contentType, ";")
+		switch strings.ToLower(strings.TrimSpace(media)) {
+		case "application/json", "application/vnd.pgrst.object+json", "application/vnd.pgrst.array+json":
+		case "text/csv", "application/x-www-form-urlencoded":
+			return nil, plan.Unsupported("A body of type " + media + " is")
+		default:
+			return nil, problem("PGRST102", "Content-Type not acceptable: "+contentType)
+		}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(nil, x.r.Body, x.options.MaxBody))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, tooLarge()
+	case err != nil:
+		return nil, problem("PGRST102", "Empty or invalid json").with("the body ended early", "")
+	}
+	return parse.ReadBody(raw, x.query.Columns != nil)
+}
+
+// decide is what COMMIT waits for; nil when it waits for nothing.
+func (x *exchange) decide(m media, verb plan.Verb) func(exec.Row) error {
+	limited := x.prefer.Handling == "strict" && x.prefer.Max != nil && verb != plan.Insert
+	if !m.single && !limited {
+		return nil
+	}
+	return func(row exec.Row) error {
+		n := number(row[sqlgen.Rows])
+		if limited && n > *x.prefer.Max {
+			return problem("PGRST124", "Query result exceeds max-affected preference constraint").with(fmt.Sprintf("The query affects %d rows", n), "")
+		}
+		if m.single {
+			return oneRow(n)
+		}
+		return nil
+	}
+}
+
+func oneRow(n int64) error {
+	if n == 1 {
+		return nil
+	}
+	return problem("PGRST116", "Cannot coerce the result to a single JSON object").with(fmt.Sprintf("The result contains %d rows", n), "")
+}
+
+// run runs the statement with the settings that code in the database may look at.
+func (x *exchange) run(s sqlgen.Statement, decide func(exec.Row) error) (exec.Row, error) {
+	return x.h.runner.Run(x.r.Context(), exec.Job{
+		ReadOnly: !isWrite(x.r.Method),
+		Settings: exec.Settings{
+			SearchPath: searchPath(x.schema, x.options.ExtraSearchPath),
+			Claims:     string(x.options.Claims),
+			Method:     x.r.Method,
+			Path:       x.path,
+			Headers:    string(encode(requestHeaders(x.r))),
+			Cookies:    string(encode(requestCookies(x.r))),
+			Timezone:   x.prefer.Timezone,
+		},
+		PreRequest: preRequest(x.options.PreRequest),
+		Statement:  s,
+		Scope:      x.options.Role + "\x00" + x.options.Fingerprint,
+		Rollback:   x.rollback(),
+		Decide:     decide,
+	})
+}
+
+// rollback says whether the transaction ends without leaving anything.
+func (x *exchange) rollback() bool {
+	end, override := strings.CutSuffix(x.options.TxEnd, "-allow-override")
+	if override && x.prefer.Tx != "" {
+		end = x.prefer.Tx
+	}
+	return end == "rollback"
+}
+
+// preRequest writes the call of a function that the configuration names.
+func preRequest(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "select " + pgx.Identifier(strings.SplitN(name, ".", 2)).Sanitize() + "()"
+}
+
+// requestHeaders are what request.headers holds: names in lower case, the last of a repeat, no cookies.
+func requestHeaders(r *http.Request) map[string]string {
+	headers := make(map[string]string, len(r.Header)+1)
+	for name, values := range r.Header {
+		if name != "Cookie" && len(values) > 0 {
+			headers[strings.ToLower(name)] = values[len(values)-1]
+		}
+	}
+	headers["host"] = r.Host
+	return headers
+}
+
+func requestCookies(r *http.Request) map[string]string {
+	cookies := map[string]string{}
+	for _, c := range r.Cookies() {
+		cookies[c.Name] = c.Value
+	}
+	return cookies
+}

@@ -1,0 +1,286 @@
+// Package exec runs one statement in one transaction, in one round trip where the connection's owner allows it.
+//
+// It alone knows whether bytes of a transaction were sent, and so what became of one that failed.
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/sqlgen"
+)
+
+// Beginner begins transactions; rest.Beginner says more.
+type Beginner interface {
+	BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error)
+}
+
+// Lender lends connections; rest.Lender says more.
+type Lender interface {
+	Lend(ctx context.Context, o pgx.TxOptions, fn func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error) error
+}
+
+// A Job is a statement with all that its transaction needs.
+type Job struct {
+	ReadOnly   bool
+	Settings   Settings
+	PreRequest string // statement to run before the main one; "" is none
+	Statement  sqlgen.Statement
+	Scope      string // what besides its text makes a prepared statement another one: role and schema
+	Rollback   bool   // end with ROLLBACK whatever happens
+	// Decide looks at the row while COMMIT is held back; its error rolls back. Nil: COMMIT goes out with the
+	// statement.
+	Decide func(Row) error
+}
+
+// Settings are transaction-local. All are written for every job, empty ones too: a value that a function left in
+// the session must not show.
+type Settings struct {
+	SearchPath, Claims, Method, Path, Headers, Cookies string
+	Timezone                                           string // "" leaves it alone
+}
+
+const (
+	setSettings = `select set_config('search_path', $1, true), set_config('request.jwt.claims', $2, true), ` +
+		`set_config('request.method', $3, true), set_config('request.path', $4, true), ` +
+		`set_config('request.headers', $5, true), set_config('request.cookies', $6, true), ` +
+		`set_config('response.headers', '', true), set_config('response.status', '', true)`
+	setSettingsAndZone = setSettings + `, set_config('timezone', $7, true)`
+	checkConstraints   = `set constraints all immediate`
+)
+
+func (s Settings) statement() sqlgen.Statement {
+	args := [][]byte{[]byte(s.SearchPath), []byte(s.Claims), []byte(s.Method), []byte(s.Path), []byte(s.Headers), []byte(s.Cookies)}
+	if s.Timezone == "" {
+		return sqlgen.Statement{SQL: setSettings, Args: args}
+	}
+	return sqlgen.Statement{SQL: setSettingsAndZone, Args: append(args, []byte(s.Timezone))}
+}
+
+// A Row is the one row that a statement answers, in the columns of sqlgen.
+type Row [sqlgen.Columns][]byte
+
+// The outcomes of a failed transaction.
+const (
+	NotStarted = "not_started"
+	RolledBack = "rolled_back"
+	Unknown    = "unknown"
+	Committed  = "committed"
+)
+
+// A Failure is a transaction that failed, with what became of it.
+type Failure struct {
+	Cause   error
+	outcome string
+	stale   bool // a prepared statement was out of date
+}
+
+func (f *Failure) Error() string { return f.Cause.Error() }
+func (f *Failure) Unwrap() error { return f.Cause }
+
+// Outcome is not_started, rolled_back or unknown.
+func (f *Failure) Outcome() string { return f.outcome }
+
+// A Runner runs jobs.
+type Runner struct {
+	beginner Beginner
+	lender   Lender // nil: transactions are begun, and statements go one by one
+	unnamed  bool
+}
+
+// New makes a runner over b. If b is also a Lender, jobs take one round trip. Unnamed keeps it from preparing
+// statements on connections.
+func New(b Beginner, unnamed bool) *Runner {
+	lender, _ := b.(Lender)
+	return &Runner{beginner: b, lender: lender, unnamed: unnamed}
+}
+
+// writeLimit ends a write that outlives its client and has no deadline of its own.
+const writeLimit = 2 * time.Minute
+
+// maxTries bounds how often a transaction is run that the engine refused for another one's sake.
+const maxTries = 3
+
+// Run runs a job to its end. A client that hangs up ends a read; a write goes on, since killing it would only
+// turn a known outcome into an unknown one.
+func (r *Runner) Run(ctx context.Context, job Job) (Row, error) {
+	if !job.ReadOnly {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			deadline = time.Now().Add(writeLimit)
+		}
+		detached, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+		defer cancel()
+		ctx = detached
+	}
+	for try := 1; ; try++ {
+		row, err := r.once(ctx, job)
+		if err == nil || ctx.Err() != nil || !again(err, job, try) {
+			return row, err
+		}
+	}
+}
+
+func (r *Runner) once(ctx context.Context, job Job) (row Row, err error) {
+	opts := pgx.TxOptions{AccessMode: pgx.ReadWrite}
+	if job.ReadOnly {
+		opts.AccessMode = pgx.ReadOnly
+	}
+	if r.lender == nil {
+		return r.stepwise(ctx, opts, job)
+	}
+	err = r.lender.Lend(ctx, opts, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
+		var err error
+		row, err = r.fly(ctx, conn, open, job)
+		return err
+	})
+	return row, err
+}
+
+// again says whether a failed job is run once more: a stale plan once, a lost connection once for reads, what the
+// engine refused for another transaction's sake a few times. SafeToRetry has no say (it is wrong).
+func again(err error, job Job, try int) bool {
+	var f *Failure
+	if !errors.As(err, &f) || f.outcome == NotStarted { // not started is the lender's to retry
+		return false
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		var decided interface{ Decided() }
+		return job.ReadOnly && try == 1 && f.outcome != Unknown && !errors.As(err, &decided)
+	}
+	switch {
+	case f.outcome != RolledBack:
+		return false
+	case f.stale:
+		return try == 1
+	case pg.Code == "40001" || pg.Code == "40P01":
+		return EngineRaised(pg) && try < maxTries
+	case strings.HasPrefix(pg.Code, "57P0") || strings.HasPrefix(pg.Code, "08"):
+		return job.ReadOnly && try == 1
+	}
+	return false
+}
+
+// EngineRaised tells an error of the engine's own from one that a function raised with the same code.
+func EngineRaised(pg *pgconn.PgError) bool { return pg.Routine != "exec_stmt_raise" }
+
+// stale recognises the errors of a prepared statement whose time is over.
+func stale(pg *pgconn.PgError) bool {
+	switch pg.Code {
+	case "0A000":
+		return pg.Routine == "RevalidateCachedQuery"
+	case "26000", "08P01":
+		return true
+	}
+	return false
+}
+
+// decided marks the error of a Decide.
+type decided struct{ error }
+
+func (d decided) Unwrap() error { return d.error }
+func (decided) Decided()        {}
+
+// failed gives err its outcome. sent: bytes went out; commit: COMMIT was among them.
+func failed(err error, job Job, sent, commit bool) *Failure {
+	f := &Failure{Cause: err, outcome: Unknown}
+	var pg *pgconn.PgError
+	switch {
+	case !sent:
+		f.outcome = NotStarted
+	case job.ReadOnly || job.Rollback || !commit:
+		f.outcome = RolledBack // nothing that could stay was asked for
+	case errors.As(err, &pg) && pg.Severity == "ERROR":
+		f.outcome = RolledBack
+	}
+	return f
+}
+
+var errNoRow = errors.New("a statement answered no row")
+
+// stepwise runs a job over a plain transaction, statement by statement.
+func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (Row, error) {
+	tx, err := r.beginner.BeginTx(ctx, opts)
+	if err != nil {
+		return Row{}, err // as it is: the beginner's to explain
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // a no-op once it ended
+	before := []sqlgen.Statement{job.Settings.statement()}
+	if job.PreRequest != "" {
+		before = append(before, sqlgen.Statement{SQL: job.PreRequest})
+	}
+	for _, s := range before {
+		if _, err := query(ctx, tx, s); err != nil {
+			return Row{}, failed(err, job, true, false)
+		}
+	}
+	row, err := query(ctx, tx, job.Statement)
+	if err == nil && row == nil {
+		err = errNoRow
+	}
+	if err == nil && job.Decide != nil {
+		if err = job.Decide(*row); err != nil {
+			err = decided{err}
+		}
+	}
+	if err == nil && job.Rollback {
+		_, err = query(ctx, tx, sqlgen.Statement{SQL: checkConstraints})
+	}
+	if err != nil {
+		return Row{}, failed(err, job, true, false)
+	}
+	if job.Rollback {
+		if err := tx.Rollback(ctx); err != nil {
+			return Row{}, failed(err, job, true, false)
+		}
+		return *row, nil
+	}
+	err = tx.Commit(ctx)
+	switch {
+	case errors.Is(err, pgx.ErrTxCommitRollback):
+		return Row{}, failed(err, job, true, false)
+	case err != nil:
+		return Row{}, failed(err, job, true, true)
+	}
+	return *row, nil
+}
+
+// query runs a statement with text parameters of no type and gives its first row, nil without one.
+func query(ctx context.Context, tx pgx.Tx, s sqlgen.Statement) (*Row, error) {
+	args := make([]any, 0, len(s.Args)+1)
+	args = append(args, pgx.QueryExecModeExec)
+	for _, a := range s.Args {
+		args = append(args, string(a))
+	}
+	rows, err := tx.Query(ctx, s.SQL, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var row *Row
+	if rows.Next() {
+		row = &Row{}
+		copyRow(row, rows.RawValues())
+	}
+	rows.Close()
+	return row, rows.Err()
+}
+
+// copyRow takes the values out of the connection's buffer.
+func copyRow(row *Row, values [][]byte) {
+	for i := 0; i < len(values) && i < len(row); i++ {
+		if values[i] != nil {
+			row[i] = append(make([]byte, 0, len(values[i])), values[i]...)
+		}
+	}
+}
+
+// errRolledBack is a commit whose tag was ROLLBACK though no statement had failed.
+var errRolledBack = fmt.Errorf("commit answered with rollback: %w", pgx.ErrTxCommitRollback)

@@ -1,0 +1,224 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/sqlgen"
+)
+
+// A flight is one transaction in a pipeline: its requests are queued, flushed once and answered in order.
+type flight struct {
+	pipe  *pgconn.Pipeline
+	names *names
+	steps []step
+	row   *Row
+	tag   string // of what ended the transaction
+
+	closing []string // statements that this flight closes
+}
+
+// A step reads one queued request's answer.
+type step struct {
+	frame bool // of the lender's
+	sync  bool
+	read  func(result any) error
+}
+
+// fly sends frame, settings, statement, Sync, COMMIT, Sync in one flush. The Sync before COMMIT ends failures too:
+// the server skips to it, runs COMMIT as a rollback and is idle again without another round trip.
+func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipeline) int, job Job) (Row, error) {
+	if err := ctx.Err(); err != nil {
+		return Row{}, failed(err, job, false, false)
+	}
+	f := &flight{pipe: conn.PgConn().StartPipeline(ctx), names: namesOf(conn)}
+	// Close reads what is left. A connection on which that fails is closed by it, and its owner sees that.
+	defer func() { _ = f.pipe.Close() }()
+
+	for range open(f.pipe) {
+		f.steps = append(f.steps, step{frame: true, read: closeResult})
+	}
+	f.forget()
+	settings := job.Settings.statement()
+	f.send(r.name(settings, "", true), settings, closeResult)
+	if job.PreRequest != "" {
+		f.send(r.name(sqlgen.Statement{SQL: job.PreRequest}, job.Scope, false), sqlgen.Statement{SQL: job.PreRequest}, closeResult)
+	}
+	f.send(r.name(job.Statement, job.Scope, false), job.Statement, f.readRow)
+	if job.Rollback {
+		f.send(name{}, sqlgen.Statement{SQL: checkConstraints}, closeResult)
+	}
+	f.sync()
+	held := job.Decide != nil
+	if !held {
+		f.end(r, job.Rollback)
+	}
+
+	if err := f.pipe.Flush(); err != nil { // from here on something may have been sent
+		return Row{}, failed(err, job, true, !held)
+	}
+	err := f.read(job, !held)
+	if !held {
+		return f.result(err, job)
+	}
+	if err == nil {
+		if err = job.Decide(*f.row); err != nil {
+			err = failed(decided{err}, job, true, false)
+		}
+	}
+	f.end(r, err != nil || job.Rollback)
+	if flushed := f.pipe.Flush(); flushed != nil && err == nil {
+		err = failed(flushed, job, true, true)
+	}
+	if ended := f.read(job, true); err == nil {
+		err = ended
+	}
+	return f.result(err, job)
+}
+
+// result gives the row, unless the transaction failed or was rolled back against our will.
+func (f *flight) result(err error, job Job) (Row, error) {
+	switch {
+	case err != nil:
+		return Row{}, err
+	case f.tag != "COMMIT" && !job.Rollback:
+		return Row{}, &Failure{Cause: errRolledBack, outcome: RolledBack}
+	case f.row == nil:
+		return Row{}, &Failure{Cause: errNoRow, outcome: Committed}
+	}
+	return *f.row, nil
+}
+
+// read reads the answers of all steps queued so far and gives the first error with its outcome.
+func (f *flight) read(job Job, commit bool) error {
+	var first *Failure
+	for i := 0; i < len(f.steps); i++ {
+		s := f.steps[i]
+		result, err := f.pipe.GetResults()
+		if err == nil && result == nil {
+			err = errors.New("a pipeline ended early")
+		}
+		if err == nil {
+			err = s.read(result)
+		}
+		if err == nil {
+			continue
+		}
+		var pg *pgconn.PgError
+		answered := errors.As(err, &pg)
+		if first == nil {
+			// An error among the frame's replies proves that nothing of ours ran, a broken connection does not.
+			first = failed(err, job, !(s.frame && answered), commit)
+			first.stale = answered && !s.frame && stale(pg)
+			if first.stale {
+				f.names.clear()
+			}
+		}
+		if !answered {
+			break
+		}
+		for i+1 < len(f.steps) && !f.steps[i+1].sync { // the server skips to the next Sync, and so does the pipeline
+			i++
+		}
+	}
+	f.steps = f.steps[:0]
+	if first == nil {
+		return nil
+	}
+	return first
+}
+
+func (f *flight) sync() {
+	f.pipe.SendPipelineSync()
+	f.steps = append(f.steps, step{sync: true, read: func(result any) error {
+		if _, ok := result.(*pgconn.PipelineSync); !ok {
+			return fmt.Errorf("unexpected answer %T to sync", result)
+		}
+		return nil
+	}})
+}
+
+// send queues a statement, by name where it has one on this connection or is worth one.
+func (f *flight) send(n name, s sqlgen.Statement, read func(any) error) {
+	if n.text == "" || !f.names.wants(n) {
+		f.pipe.SendQueryParams(s.SQL, s.Args, nil, nil, nil)
+		f.steps = append(f.steps, step{read: read})
+		return
+	}
+	if !f.names.has(n) {
+		f.close(n.text)
+		f.pipe.SendPrepare(n.text, s.SQL, nil)
+		f.steps = append(f.steps, step{read: func(result any) error {
+			if _, ok := result.(*pgconn.StatementDescription); !ok {
+				return fmt.Errorf("unexpected answer %T to prepare", result)
+			}
+			f.names.add(n)
+			return nil
+		}})
+	}
+	f.pipe.SendQueryPrepared(n.text, s.Args, nil, nil)
+	f.steps = append(f.steps, step{read: read})
+}
+
+// forget closes the statements that the connection's list has dropped.
+func (f *flight) forget() {
+	for _, text := range slices.Clone(f.names.dropped) {
+		f.close(text)
+	}
+}
+
+// close closes a dropped statement, so that its name is free. Until the server says so it stays dropped.
+func (f *flight) close(text string) {
+	if !slices.Contains(f.names.dropped, text) || slices.Contains(f.closing, text) {
+		return
+	}
+	f.closing = append(f.closing, text)
+	f.pipe.SendDeallocate(text)
+	f.steps = append(f.steps, step{read: func(any) error {
+		f.names.closed(text)
+		return nil
+	}})
+}
+
+func (f *flight) end(r *Runner, rollback bool) {
+	s := sqlgen.Statement{SQL: "commit"}
+	if rollback {
+		s.SQL = "rollback"
+	}
+	f.send(r.name(s, "", true), s, func(result any) error {
+		reader, ok := result.(*pgconn.ResultReader)
+		if !ok {
+			return fmt.Errorf("unexpected answer %T to %s", result, s.SQL)
+		}
+		tag, err := reader.Close()
+		f.tag = tag.String()
+		return err
+	})
+	f.sync()
+}
+
+func (f *flight) readRow(result any) error {
+	reader, ok := result.(*pgconn.ResultReader)
+	if !ok {
+		return fmt.Errorf("unexpected answer %T to a statement", result)
+	}
+	if reader.NextRow() {
+		f.row = &Row{}
+		copyRow(f.row, reader.Values())
+	}
+	_, err := reader.Close()
+	return err
+}
+
+func closeResult(result any) error {
+	if reader, ok := result.(*pgconn.ResultReader); ok {
+		_, err := reader.Close()
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
+	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
+)
+
+// Verb is what a write does.
+type Verb int
+
+// The verbs.
+const (
+	Insert Verb = iota
+	Update
+	Delete
+)
+
+// A Write changes rows of one relation.
+type Write struct {
+	Verb     Verb
+	Relation *schema.Relation
+	Body     *parse.Body      // nil for Delete
+	Columns  []*schema.Column // taken from the body
+	Defaults bool             // columns that an element lacks get their default instead of NULL
+	Where    []Cond
+
+	// Returned are the columns that Read or Location need of the changed rows. Nothing is selected without them,
+	// so that a role may write what it may not read.
+	Returned []string
+	All      bool     // every column is needed
+	Read     *Read    // of the changed rows; nil: no representation
+	Location []string // key columns that the address of a single new row is made of
+}
+
+// A WriteRequest is what PlanWrite needs besides the schema.
+type WriteRequest struct {
+	Verb           Verb
+	Query          *parse.Query
+	Body           *parse.Body
+	Representation bool
+	Location       bool
+	Defaults       bool
+}
+
+// WriteRelation plans POST, PATCH and DELETE of a relation.
+func WriteRelation(r *schema.Relation, req WriteRequest) (*Write, error) {
+	w := &Write{Verb: req.Verb, Relation: r, Body: req.Body, Defaults: req.Defaults}
+	p := planner{query: req.Query}
+	read, err := p.read(r, false)
+	if err != nil {
+		return nil, err
+	}
+	if req.Verb != Insert { // what POST is filtered by could only hide what it did
+		w.Where = p.where(r)
+	}
+	if w.Columns, err = bodyColumns(r, req); err != nil {
+		return nil, err
+	}
+	if req.Representation {
+		w.Read = read
+		w.returnFor(read)
+	}
+	if req.Location {
+		w.Location = r.VisibleKey()
+		w.Returned = w.Location
+	}
+	return w, nil
+}
+
+func bodyColumns(r *schema.Relation, req WriteRequest) ([]*schema.Column, error) {
+	if req.Body == nil || req.Body.Rows == 0 {
+		return nil, nil
+	}
+	names := req.Query.Columns
+	if names == nil {
+		names = req.Body.Keys
+	}
+	var columns []*schema.Column
+	for _, name := range names {
+		c := r.Column(name)
+		if c == nil {
+			return nil, &Error{Code: "PGRST204", Message: fmt.Sprintf("Could not find the '%s' column of '%s' in the schema cache", name, r.Name.Name)}
+		}
+		if !slices.Contains(columns, c) {
+			columns = append(columns, c)
+		}
+	}
+	return columns, nil
+}
+
+// returnFor notes what the representation needs. Computed fields are asked for by name like columns: RETURNING is
+// the last place where they resolve.
+func (w *Write) returnFor(read *Read) {
+	add := func(o Operand) {
+		if !slices.Contains(w.Returned, o.Name) {
+			w.Returned = append(w.Returned, o.Name)
+		}
+	}
+	for _, c := range read.Columns {
+		if c.Star {
+			w.All = true
+			continue
+		}
+		add(c.Operand)
+	}
+	for _, o := range read.Order {
+		add(o.Operand)
+	}
+	if w.All { // the named ones that "*" does not bring
+		w.Returned = slices.DeleteFunc(w.Returned, func(name string) bool { return w.Relation.Column(name) != nil })
+	}
+}

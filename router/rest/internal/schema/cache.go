@@ -1,0 +1,142 @@
+package schema
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// A Key names one schema as the cache holds it: a database's fingerprint and what is exposed of it.
+type Key struct {
+	Fingerprint string
+	Schemas     string // joined by Join
+}
+
+// Join makes a list of names a part of a key. Names hold no zero bytes.
+func Join(names []string) string { return strings.Join(names, "\x00") }
+
+// An Entry is a loaded schema with what was asked about it since.
+type Entry struct {
+	*Schema
+	loaded time.Time
+
+	mu      sync.Mutex // guards visible
+	visible map[string]map[Name]bool
+}
+
+// Visible is what a role may see; read is called once per role and entry.
+func (e *Entry) Visible(role string, read func() (map[Name]bool, error)) (map[Name]bool, error) {
+	e.mu.Lock()
+	known, ok := e.visible[role]
+	e.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	known, err := read()
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.visible == nil {
+		e.visible = map[string]map[Name]bool{}
+	}
+	if len(e.visible) < 64 {
+		e.visible[role] = known
+	}
+	return known, nil
+}
+
+// A Cache holds the schemas used last, each loaded once however many ask for it.
+type Cache struct {
+	slots chan struct{} // bounds loads at once
+
+	mu      sync.Mutex // guards the fields below
+	entries *simplelru.LRU[Key, *Entry]
+	loading map[Key]chan struct{} // closed when the load ends
+}
+
+// loadsAtOnce bounds introspections per process: after a rollout every tenant's first request wants one.
+const loadsAtOnce = 4
+
+// refreshEvery is how soon after a load the same key may be loaded again: requests for tables that do not exist
+// must not become a stream of introspections.
+const refreshEvery = time.Second
+
+// NewCache makes a cache of so many schemas.
+func NewCache(size int) *Cache {
+	entries, err := simplelru.NewLRU[Key, *Entry](size, nil)
+	if err != nil {
+		panic(err) // a size below one is the programmer's
+	}
+	return &Cache{slots: make(chan struct{}, loadsAtOnce), entries: entries, loading: map[Key]chan struct{}{}}
+}
+
+// Get gives the schema of key, loading it if it is not there.
+func (c *Cache) Get(ctx context.Context, key Key, load func(context.Context) (*Schema, error)) (*Entry, error) {
+	return c.get(ctx, key, load, func(*Entry) bool { return true })
+}
+
+// Refresh loads key again unless somebody did within the last second, and says whether old is out of date.
+func (c *Cache) Refresh(ctx context.Context, key Key, old *Entry, load func(context.Context) (*Schema, error)) (*Entry, bool, error) {
+	fresh, err := c.get(ctx, key, load, func(e *Entry) bool {
+		return e != old || time.Since(e.loaded) < refreshEvery
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return fresh, !fresh.Same(old.Schema), nil
+}
+
+// get waits for another's load, but takes on neither its impatience nor its failure: the key may be shared by
+// databases of which only one is down.
+func (c *Cache) get(ctx context.Context, key Key, load func(context.Context) (*Schema, error), good func(*Entry) bool) (*Entry, error) {
+	for {
+		c.mu.Lock()
+		if e, ok := c.entries.Get(key); ok && good(e) {
+			c.mu.Unlock()
+			return e, nil
+		}
+		wait, busy := c.loading[key]
+		if !busy {
+			c.loading[key] = make(chan struct{})
+		}
+		c.mu.Unlock()
+		if !busy {
+			return c.load(ctx, key, load)
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (c *Cache) load(ctx context.Context, key Key, load func(context.Context) (*Schema, error)) (*Entry, error) {
+	var entry *Entry
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if entry != nil {
+			c.entries.Add(key, entry)
+		}
+		close(c.loading[key])
+		delete(c.loading, key)
+	}()
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	loaded, err := load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entry = &Entry{Schema: loaded, loaded: time.Now()}
+	return entry, nil
+}

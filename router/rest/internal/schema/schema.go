@@ -1,0 +1,89 @@
+// Package schema knows the tables of one database shape, as its catalog tells them.
+//
+// A Schema is immutable and holds no OIDs, so that one serves every database of the same fingerprint.
+package schema
+
+// SQL is text that the database's catalog wrote: a type's name or a default's expression. It is the only text
+// besides constants, quoted identifiers and whitelisted casts that a statement may contain.
+type SQL string
+
+// A Schema is everything that requests are matched against.
+type Schema struct {
+	names     []string            // of the exposed schemas
+	relations map[Name]*Relation  //
+	inSchema  map[string][]string // names of its relations, sorted
+	digest    [16]byte            // of all rows it was built from
+}
+
+// A Name is a qualified name.
+type Name struct{ Schema, Name string }
+
+// A Relation is a table, view, materialized view, foreign table or partitioned parent.
+type Relation struct {
+	Name
+	Insertable, Updatable, Deletable bool
+	View                             bool
+	Columns                          []Column // in the order of the table
+	Key                              []string // primary key; empty without one
+	Uniques                          [][]string
+	ForeignKeys                      []*ForeignKey // from this relation
+	Referrers                        []*ForeignKey // to this relation
+
+	// Scoped says that rows belong to a tenant: the relation was bound, or is a view that shows the tenant_id of
+	// a bound table. The column takes part in what is executed, but not in what requests are matched against.
+	Scoped bool
+
+	byName map[string]int
+}
+
+// TenantColumn is the column of bound relations.
+const TenantColumn = "tenant_id"
+
+// A Column is one column of a relation.
+type Column struct {
+	Name    string
+	Type    SQL    // as the catalog writes it, qualified unless built in
+	Base    string // its type below all domains, without modifiers: "jsonb", "tsvector"
+	NotNull bool
+	Default SQL // "" without one
+}
+
+// A ForeignKey leads from Columns of one relation to Targets of another.
+type ForeignKey struct {
+	Constraint       string
+	From, To         *Relation
+	Columns, Targets []string
+}
+
+// Relation is the exposed relation of that name, nil when there is none.
+func (s *Schema) Relation(schema, name string) *Relation { return s.relations[Name{schema, name}] }
+
+// Relations are the names in one schema, sorted.
+func (s *Schema) Relations(schema string) []string { return s.inSchema[schema] }
+
+// Same says whether two schemas were read from catalogs that said the same.
+func (s *Schema) Same(other *Schema) bool { return other != nil && s.digest == other.digest }
+
+// Column is the column of that name, nil when there is none.
+func (r *Relation) Column(name string) *Column {
+	if i, ok := r.byName[name]; ok {
+		return &r.Columns[i]
+	}
+	return nil
+}
+
+// VisibleKey is the primary key as clients know it: without the tenant's column.
+func (r *Relation) VisibleKey() []string { return r.visible(r.Key) }
+
+func (r *Relation) visible(columns []string) []string {
+	if !r.Scoped {
+		return columns
+	}
+	var shown []string
+	for _, c := range columns {
+		if c != TenantColumn {
+			shown = append(shown, c)
+		}
+	}
+	return shown
+}

@@ -1,0 +1,276 @@
+package sqlgen
+
+import (
+	"strings"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
+	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
+)
+
+// Form is what a statement makes of its rows.
+type Form struct {
+	Body   bool // a body at all: not for HEAD, not without representation
+	Single bool // the first row instead of an array
+	Strip  bool // without nulls
+	Count  bool // all rows, not only the page
+}
+
+// Every statement answers one row of text in these columns.
+const (
+	Total    = iota // all rows that match; NULL when not counted
+	Rows            // rows in the answer
+	Body            // JSON; NULL without
+	Headers         // response.headers as set by the database; NULL when not
+	Status          // response.status, likewise
+	Location        // JSON array of the key's values; NULL without
+	Columns         // how many these are
+)
+
+// Read writes the statement of a read. The tenant's predicate is added to every scoped relation; "" adds none.
+func Read(r *plan.Read, form Form, tenant string) Statement {
+	w := &writer{tenant: tenant}
+	w.lit("SELECT ")
+	switch {
+	case !form.Count:
+		w.lit("NULL::bigint")
+	case r.Limit == nil && r.Offset == 0:
+		w.lit("count(*)")
+	default:
+		w.lit("(SELECT count(*) FROM ")
+		w.from(r)
+		w.where(r.Where, r.Relation, r.Alias)
+		w.lit(")")
+	}
+	w.result(form)
+	w.lit(", NULL::text FROM (")
+	w.read(r)
+	w.lit(") _t")
+	return w.statement()
+}
+
+// result writes the columns from Rows to Status over a row source _t.
+func (w *writer) result(form Form) {
+	w.lit(", count(*), ")
+	agg := func() {
+		if form.Strip {
+			w.lit("json_strip_nulls(")
+		}
+		w.lit("json_agg(_t.*)")
+		if form.Strip {
+			w.lit(")")
+		}
+	}
+	switch {
+	case !form.Body:
+		w.lit("NULL::json")
+	case form.Single:
+		w.lit("coalesce(")
+		agg()
+		w.lit("->0, 'null')")
+	default:
+		w.lit("coalesce(")
+		agg()
+		w.lit(", '[]')")
+	}
+	w.lit(", nullif(current_setting('response.headers', true), ''), nullif(current_setting('response.status', true), '')")
+}
+
+func (w *writer) read(r *plan.Read) {
+	w.lit("SELECT ")
+	w.columns(r.Columns)
+	w.lit(" FROM ")
+	w.from(r)
+	w.where(r.Where, r.Relation, r.Alias)
+	w.order(r.Order)
+	if r.Limit != nil {
+		w.lit(" LIMIT ")
+		w.number(*r.Limit)
+	}
+	if r.Offset != 0 {
+		w.lit(" OFFSET ")
+		w.number(r.Offset)
+	}
+}
+
+func (w *writer) from(r *plan.Read) {
+	w.relation(r.Relation)
+	if r.Alias != r.Relation.Name.Name {
+		w.lit(" AS ")
+		w.ident(r.Alias)
+	}
+}
+
+func (w *writer) relation(r *schema.Relation) { w.qualified(r.Schema, r.Name.Name) }
+
+func (w *writer) columns(columns []plan.Column) {
+	for i, c := range columns {
+		if i > 0 {
+			w.lit(", ")
+		}
+		switch {
+		case c.Star:
+			w.ident(c.Of)
+			w.lit(".*")
+			continue
+		case c.Cast != "":
+			w.lit("CAST(")
+			w.operand(c.Operand)
+			w.lit(" AS ")
+			w.cast(c.Cast)
+			w.lit(")")
+		default:
+			w.operand(c.Operand)
+		}
+		if c.As != "" {
+			w.lit(" AS ")
+			w.ident(c.As)
+		}
+	}
+}
+
+func (w *writer) operand(o plan.Operand) {
+	if len(o.Path) == 0 || o.JSON {
+		w.qualified(o.Of, o.Name)
+	} else {
+		w.lit("to_jsonb(")
+		w.qualified(o.Of, o.Name)
+		w.lit(")")
+	}
+	for _, step := range o.Path {
+		if step.Text {
+			w.lit("->>")
+		} else {
+			w.lit("->")
+		}
+		w.text(step.Key)
+		if step.Index {
+			w.lit("::int")
+		}
+	}
+}
+
+// where writes the conditions and, before them, the tenant's predicate: the second fence beside row-level security.
+func (w *writer) where(conds []plan.Cond, r *schema.Relation, alias string) {
+	fence := r.Scoped && w.tenant != ""
+	if !fence && len(conds) == 0 {
+		return
+	}
+	w.lit(" WHERE ")
+	if fence {
+		w.qualified(alias, schema.TenantColumn)
+		w.lit(" = ")
+		w.text(w.tenant)
+	}
+	for i, c := range conds {
+		if i > 0 || fence {
+			w.lit(" AND ")
+		}
+		w.cond(c)
+	}
+}
+
+func (w *writer) cond(c plan.Cond) {
+	if c.Not {
+		w.lit("NOT ")
+	}
+	w.lit("(")
+	defer w.lit(")")
+	if c.Group {
+		for i, m := range c.Members {
+			switch {
+			case i > 0 && c.Or:
+				w.lit(" OR ")
+			case i > 0:
+				w.lit(" AND ")
+			}
+			w.cond(m)
+		}
+		return
+	}
+	if query, ok := searches[c.Op]; ok {
+		w.search(c, query)
+		return
+	}
+	w.operand(c.Left)
+	switch c.Op {
+	case "in":
+		w.lit(" = ANY(")
+		w.arg(arrayLiteral(c.List))
+		w.lit(")")
+		return
+	case "is":
+		w.lit(" IS ")
+		w.lit(truths[c.Value])
+		return
+	}
+	w.lit(comparisons[c.Op])
+	value := c.Value
+	if c.Op == "like" || c.Op == "ilike" {
+		value = strings.ReplaceAll(value, "*", "%")
+	}
+	switch c.Quant {
+	case "any":
+		w.lit("ANY(")
+		w.text(value)
+		w.lit(")")
+	case "all":
+		w.lit("ALL(")
+		w.text(value)
+		w.lit(")")
+	default:
+		w.text(value)
+	}
+}
+
+var comparisons = map[string]constant{
+	"eq": " = ", "neq": " <> ", "gt": " > ", "gte": " >= ", "lt": " < ", "lte": " <= ",
+	"like": " LIKE ", "ilike": " ILIKE ", "match": " ~ ", "imatch": " ~* ",
+	"cs": " @> ", "cd": " <@ ", "ov": " && ", "sl": " << ", "sr": " >> ", "nxr": " &< ", "nxl": " &> ", "adj": " -|- ",
+	"isdistinct": " IS DISTINCT FROM ",
+}
+
+var truths = map[string]constant{"null": "NULL", "not_null": "NOT NULL", "true": "TRUE", "false": "FALSE", "unknown": "UNKNOWN"}
+
+var searches = map[string]constant{"fts": "to_tsquery(", "plfts": "plainto_tsquery(", "phfts": "phraseto_tsquery(", "wfts": "websearch_to_tsquery("}
+
+func (w *writer) search(c plan.Cond, query constant) {
+	language := func() {
+		if c.Lang != "" {
+			w.text(c.Lang)
+			w.lit(", ")
+		}
+	}
+	if c.Left.Text && len(c.Left.Path) == 0 {
+		w.operand(c.Left)
+	} else {
+		w.lit("to_tsvector(")
+		language()
+		w.operand(c.Left)
+		w.lit(")")
+	}
+	w.lit(" @@ ")
+	w.lit(query)
+	language()
+	w.text(c.Value)
+	w.lit(")")
+}
+
+func (w *writer) order(terms []plan.Order) {
+	for i, o := range terms {
+		if i == 0 {
+			w.lit(" ORDER BY ")
+		} else {
+			w.lit(", ")
+		}
+		w.operand(o.Operand)
+		if o.Desc {
+			w.lit(" DESC")
+		}
+		switch o.Nulls {
+		case "first":
+			w.lit(" NULLS FIRST")
+		case "last":
+			w.lit(" NULLS LAST")
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package sqlgen
+
+import (
+	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
+	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
+)
+
+// Write writes the statement of an insert, update or delete.
+func Write(p *plan.Write, form Form, tenant string) Statement {
+	w := &writer{tenant: tenant}
+	w.lit("WITH _source AS (")
+	switch {
+	case p.Verb == plan.Insert:
+		w.insert(p)
+	case p.Verb == plan.Update && len(p.Columns) == 0:
+		w.nothing(p)
+	case p.Verb == plan.Update:
+		w.update(p)
+	default:
+		w.lit("DELETE FROM ")
+		w.relation(p.Relation)
+		w.where(p.Where, p.Relation, p.Relation.Name.Name)
+	}
+	if p.Verb != plan.Update || len(p.Columns) > 0 {
+		w.lit(" RETURNING ")
+		w.returned(p)
+	}
+	w.lit(") SELECT ")
+	if form.Count {
+		w.lit("count(*)")
+	} else {
+		w.lit("NULL::bigint")
+	}
+	w.result(form)
+	w.lit(", ")
+	w.location(p)
+	w.lit(" FROM (")
+	w.changed(p)
+	w.lit(") _t")
+	return w.statement()
+}
+
+// changed reads the changed rows as if they were the relation.
+func (w *writer) changed(p *plan.Write) {
+	if p.Read == nil {
+		w.lit("SELECT FROM _source")
+		return
+	}
+	w.lit("SELECT ")
+	w.columns(p.Read.Columns)
+	w.lit(" FROM _source AS ")
+	w.ident(p.Read.Alias)
+	w.order(p.Read.Order)
+}
+
+func (w *writer) returned(p *plan.Write) {
+	name := p.Relation.Name.Name
+	if !p.All && len(p.Returned) == 0 {
+		w.lit("1")
+		return
+	}
+	if p.All {
+		w.ident(name)
+		w.lit(".*")
+	}
+	for i, column := range p.Returned {
+		if i > 0 || p.All {
+			w.lit(", ")
+		}
+		w.qualified(name, column)
+	}
+}
+
+// nothing is an update that sets nothing: no row, but the relation and its columns are still asked for.
+func (w *writer) nothing(p *plan.Write) {
+	w.lit("SELECT ")
+	w.returned(p)
+	w.lit(" FROM ")
+	w.relation(p.Relation)
+	w.lit(" WHERE false")
+}
+
+// location writes the key of the one new row.
+func (w *writer) location(p *plan.Write) {
+	if len(p.Location) == 0 {
+		w.lit("NULL::text")
+		return
+	}
+	w.lit("(SELECT json_build_array(")
+	for i, column := range p.Location {
+		if i > 0 {
+			w.lit(", ")
+		}
+		w.qualified("_source", column)
+		w.lit("::text")
+	}
+	w.lit(") FROM _source LIMIT 1)")
+}
+
+func (w *writer) insert(p *plan.Write) {
+	w.lit("INSERT INTO ")
+	w.relation(p.Relation)
+	if len(p.Columns) == 0 {
+		if !p.Body.Array {
+			w.lit(" DEFAULT VALUES")
+			return
+		}
+		w.lit(" SELECT FROM json_array_elements(")
+		w.arg(p.Body.Raw)
+		w.lit(") _body")
+		return
+	}
+	w.lit(" (")
+	for i, c := range p.Columns {
+		if i > 0 {
+			w.lit(", ")
+		}
+		w.ident(c.Name)
+	}
+	w.lit(") SELECT ")
+	for i, c := range p.Columns {
+		if i > 0 {
+			w.lit(", ")
+		}
+		w.bodyColumn(p, c)
+	}
+	w.lit(" FROM ")
+	w.body(p)
+}
+
+func (w *writer) update(p *plan.Write) {
+	w.lit("UPDATE ")
+	w.relation(p.Relation)
+	w.lit(" SET ")
+	for i, c := range p.Columns {
+		if i > 0 {
+			w.lit(", ")
+		}
+		w.ident(c.Name)
+		w.lit(" = ")
+		w.bodyColumn(p, c)
+	}
+	w.lit(" FROM (SELECT * FROM ")
+	w.body(p)
+	w.lit(" LIMIT 1) _body")
+	w.where(p.Where, p.Relation, p.Relation.Name.Name)
+}
+
+// bodyColumn is a value of the body. A tenant_id of null counts as absent; any but the tenant's own is refused by
+// row-level security.
+func (w *writer) bodyColumn(p *plan.Write, c *schema.Column) {
+	fence := p.Relation.Scoped && c.Name == schema.TenantColumn && w.tenant != ""
+	if fence {
+		w.lit("coalesce(")
+	}
+	w.qualified("_body", c.Name)
+	if fence {
+		w.lit(", ")
+		w.text(w.tenant)
+		w.lit(")")
+	}
+}
+
+// body makes rows of the JSON body: one parameter, however many rows and columns it holds.
+func (w *writer) body(p *plan.Write) {
+	switch {
+	case p.Defaults && p.Body.Array:
+		w.lit("jsonb_to_recordset((SELECT coalesce(jsonb_agg(")
+		w.defaults(p)
+		w.lit(" || _element), '[]') FROM jsonb_array_elements(")
+		w.arg(p.Body.Raw)
+		w.lit(") _element))")
+	case p.Defaults:
+		w.lit("jsonb_to_record(")
+		w.defaults(p)
+		w.lit(" || ")
+		w.arg(p.Body.Raw)
+		w.lit(")")
+	case p.Body.Array:
+		w.lit("json_to_recordset(")
+		w.arg(p.Body.Raw)
+		w.lit(")")
+	default:
+		w.lit("json_to_record(")
+		w.arg(p.Body.Raw)
+		w.lit(")")
+	}
+	w.lit(" AS _body(")
+	for i, c := range p.Columns {
+		if i > 0 {
+			w.lit(", ")
+		}
+		w.ident(c.Name)
+		w.lit(" ")
+		w.catalog(c.Type)
+	}
+	w.lit(")")
+}
+
+// defaults is an object of the columns' defaults. They are chained in pairs because a function takes no more than
+// a hundred arguments.
+func (w *writer) defaults(p *plan.Write) {
+	w.lit("'{}'::jsonb")
+	for _, c := range p.Columns {
+		if c.Default == "" {
+			continue
+		}
+		w.lit(" || jsonb_build_object(")
+		w.quote(c.Name)
+		w.lit(", ")
+		w.catalog(c.Default)
+		w.lit(")")
+	}
+}
