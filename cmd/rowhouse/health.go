@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// health answers /livez and /readyz. Neither depends on a tenant's database.
+type health struct {
+	directory *tenants.Directory
+	draining  atomic.Bool
+}
+
+// ready says why this process should get no requests.
+func (h *health) ready() error {
+	if h.draining.Load() {
+		return errors.New("draining")
+	}
+	return h.directory.Ready()
+}
+
+func (h *health) livez(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) }
+
+func (h *health) readyz(w http.ResponseWriter, _ *http.Request) { writeHealth(w, h.ready()) }
+
+func writeHealth(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	body := map[string]string{"status": "ok"}
+	if err != nil {
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		body = map[string]string{"status": "unavailable"}
+	}
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func (a *app) healthcheck() *cobra.Command {
+	return &cobra.Command{
+		Use: "healthcheck", Short: "Ask the service of this configuration whether it is ready: exit 0 or 1", Args: exactly(),
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			cfg, err := a.loadConfig(nil)
+			if err != nil {
+				return err
+			}
+			host, port, err := net.SplitHostPort(cfg.String("listen"))
+			if err != nil {
+				return &coded{err: cfg.problem("listen", "want host:port"), code: exitConfig}
+			}
+			if host == "" || host == "0.0.0.0" || host == "::" {
+				host = "127.0.0.1"
+			}
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			url := fmt.Sprintf("http://%s/readyz", net.JoinHostPort(host, port))
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return fmt.Errorf("%s does not answer", url)
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("%s answers %s", url, resp.Status)
+			}
+			return nil
+		}),
+	}
+}

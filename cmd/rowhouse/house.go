@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/router"
+	"github.com/rowhouse/rowhouse/router/rest"
+	"github.com/rowhouse/rowhouse/tenants"
+	"github.com/rowhouse/rowhouse/tenants/identity"
+	"github.com/rowhouse/rowhouse/tenants/jobs"
+)
+
+// house is a whole rowhouse put together: serve and dev differ in where its parts come from.
+type house struct {
+	config    *config
+	log       *slog.Logger
+	catalog   *catalog.Catalog
+	directory *tenants.Directory
+	router    *router.Router
+	runner    *jobs.Runner
+	service   *tenants.Service
+	verifier  *identity.Verifier
+	resolver  *tenants.Resolver
+	health    *health
+}
+
+// newHouse puts the rooms together, lowest first. The catalog stays the caller's to close.
+func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, log *slog.Logger) (*house, error) {
+	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat)}
+	h.health = &health{directory: h.directory}
+	var err error
+	if h.router, err = router.New(h.directory, h.routerConfig()); err != nil {
+		return nil, &coded{err: err, code: exitConfig}
+	}
+	if h.verifier, err = identity.NewVerifier(ctx, h.identityConfig()); err != nil {
+		return nil, &coded{err: err, code: exitConfig}
+	}
+	if h.runner, err = jobs.New(cat, jobs.Config{Logger: log}); err != nil {
+		return nil, err
+	}
+	h.service = tenants.NewService(cat, h.runner)
+	h.resolver = h.newResolver()
+	return h, nil
+}
+
+func (h *house) routerConfig() router.Config {
+	c := h.config
+	return router.Config{
+		MaxPools:            c.Int("router.max_pools"),
+		MaxConnsPerDatabase: c.Int("router.max_conns_per_database"),
+		IdleTimeout:         c.duration("router.idle_timeout"),
+		AcquireTimeout:      c.duration("router.acquire_timeout"),
+		ConnectTimeout:      c.duration("router.connect_timeout"),
+		Registry:            h.catalog,
+		Works:               c.Bool("jobs.enabled"),
+		Version:             release,
+		Logger:              h.log,
+	}
+}
+
+func (h *house) identityConfig() identity.Config {
+	c := h.config
+	return identity.Config{
+		Secret:          catalog.NewSecret(c.String("auth.jwt_secret")),
+		JWKSURL:         c.String("auth.jwks_url"),
+		JWKSFile:        c.String("auth.jwks_file"),
+		Issuer:          c.String("auth.issuer"),
+		Audience:        c.String("auth.audience"),
+		TenantClaim:     c.String("auth.tenant_claim"),
+		RoleClaim:       c.String("auth.role_claim"),
+		Leeway:          c.duration("auth.leeway"),
+		RequireExp:      c.Bool("auth.require_exp"),
+		RequireAudience: c.Bool("auth.require_audience"),
+		Logger:          h.log,
+	}
+}
+
+// newResolver is the chain of tenancy.resolve.order; with tenancy off there is one tenant and nothing to ask.
+func (h *house) newResolver() *tenants.Resolver {
+	c := h.config
+	rs := &tenants.Resolver{Verifier: h.verifier}
+	if !c.Bool("tenancy.enabled") {
+		rs.Contributors = []tenants.Contributor{tenants.Always("default")}
+		return rs
+	}
+	for _, signal := range c.Strings("tenancy.resolve.order") {
+		switch signal {
+		case "token":
+			rs.Contributors = append(rs.Contributors, tenants.FromClaim(c.String("auth.tenant_claim")))
+		case "domain":
+			rs.Contributors = append(rs.Contributors, tenants.FromDomain(c.Strings("tenancy.resolve.domains")...), tenants.FromCustomDomain(h.directory))
+		case "header":
+			names := c.Strings("tenancy.resolve.header")
+			rs.Contributors = append(rs.Contributors, tenants.FromHeader(names[0], names[1:]...))
+		case "cookie":
+			rs.Contributors = append(rs.Contributors, tenants.FromCookie(c.String("tenancy.resolve.cookie")))
+		case "path":
+			rs.Contributors = append(rs.Contributors, tenants.FromPath())
+		case "query":
+			rs.Contributors = append(rs.Contributors, tenants.FromQuery())
+		}
+	}
+	return rs
+}
+
+func (h *house) edgeConfig() router.EdgeConfig {
+	c := h.config
+	cfg := router.EdgeConfig{MaxBody: c.Int64("rest.max_body"), Logger: h.log}
+	for _, signal := range c.Strings("tenancy.resolve.order") {
+		cfg.Path = cfg.Path || signal == "path"
+		cfg.Query = cfg.Query || signal == "query"
+	}
+	for _, network := range c.Strings("tenancy.trusted_proxies") {
+		prefix, err := netip.ParsePrefix(network)
+		if err != nil {
+			addr := netip.MustParseAddr(network) // one or the other: config.check saw to it
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		cfg.TrustedProxies = append(cfg.TrustedProxies, prefix)
+	}
+	return cfg
+}
+
+// restOptions is what the data API needs to know of one request: the tenant's schema, and what the host decided for it.
+func (h *house) restOptions(r *http.Request) (rest.Options, error) {
+	session, err := tenants.FromContext(r.Context())
+	if err != nil {
+		return rest.Options{}, err
+	}
+	t := session.Tenant()
+	if t == nil {
+		return rest.Options{}, tenants.ErrNoTenant
+	}
+	db, err := h.directory.Database(r.Context(), t.Database)
+	if err != nil {
+		return rest.Options{}, fmt.Errorf("%w: %w", tenants.ErrUnavailable, err)
+	}
+	o := rest.Options{
+		Fingerprint:     fmt.Sprintf("%s/%s", db.SchemaChain, db.Fingerprint),
+		Schemas:         effective(h, t, "rest.schemas", h.config.Strings("rest.schemas")),
+		ExtraSearchPath: effective(h, t, "rest.extra_search_path", h.config.Strings("rest.extra_search_path")),
+		Role:            session.Role(),
+		AnonRole:        effective(h, t, "rest.anon_role", h.config.String("rest.anon_role")),
+		Claims:          session.Claims(),
+		Tenant:          t.ID.String(),
+		MaxRows:         effective(h, t, "rest.max_rows", h.config.Int64("rest.max_rows")),
+		MaxBody:         effective(h, t, "rest.max_body", h.config.Int64("rest.max_body")),
+		TxEnd:           effective(h, t, "rest.tx_end", h.config.String("rest.tx_end")),
+	}
+	if db.Adopted {
+		o.Fingerprint = db.ID.String() // its owner makes DDL without us
+	}
+	if o.Role == "" {
+		o.Role = o.AnonRole
+	}
+	return o, nil
+}
+
+// effective is the tenant's own value of a key, else everybody's, else the configured one. Nothing is decoded where
+// nothing was set.
+func effective[T any](h *house, t *catalog.Tenant, key string, configured T) T {
+	value := h.directory.Setting(t, key)
+	if value == nil {
+		return configured
+	}
+	if err := json.Unmarshal(value, &configured); err != nil {
+		h.log.Error("setting does not fit its key", "key", key, "tenant", t.ID, "error", err)
+	}
+	return configured
+}
+
+// How a service stops: it says that it is not ready and goes on serving for a moment, so that a balancer can notice; then
+// requests may finish; then the rest is closed.
+const (
+	drainDelay = 2 * time.Second
+	drainLimit = 25 * time.Second
+)
+
+// listeners are the two doors. They are open before anything is served, so that a port of 0 can be told.
+type listeners struct{ public, admin net.Listener }
+
+func (l listeners) publicURL() string { return "http://" + l.public.Addr().String() }
+func (l listeners) adminURL() string  { return "http://" + l.admin.Addr().String() }
+
+func (c *config) listen() (listeners, error) {
+	public, err := net.Listen("tcp", c.String("listen"))
+	if err != nil {
+		return listeners{}, &coded{err: c.problem("listen", "cannot listen: %v", err), code: exitFailure}
+	}
+	admin, err := net.Listen("tcp", c.String("admin.listen"))
+	if err != nil {
+		_ = public.Close()
+		return listeners{}, &coded{err: c.problem("admin.listen", "cannot listen: %v", err), code: exitFailure}
+	}
+	return listeners{public, admin}, nil
+}
+
+// run serves until ctx ends and everything lent is back. ready is called when requests are answered.
+func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready func(context.Context) error) error {
+	public, err := h.publicHandler()
+	if err != nil {
+		return err
+	}
+	admin, err := h.adminHandler()
+	if err != nil {
+		return err
+	}
+	if err := h.directory.Load(ctx); err != nil {
+		h.log.Warn("catalog does not answer yet", "error", err)
+	}
+	// What serves goes on for a while after ctx has ended; a part that fails ends all.
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	parts, failed := errgroup.WithContext(serving)
+	parts.Go(func() error { return unlessDone(failed, h.directory.Run(failed)) })
+	parts.Go(func() error { return unlessDone(failed, h.router.Run(failed)) })
+	if h.config.Bool("jobs.enabled") {
+		parts.Go(func() error { return unlessDone(failed, h.runner.Run(failed)) })
+	}
+	doors, stopDoors := context.WithCancel(failed)
+	defer stopDoors()
+	var listening errgroup.Group
+	for _, door := range []struct {
+		handler http.Handler
+		l       net.Listener
+	}{{public, l.public}, {admin, l.admin}} {
+		listening.Go(func() error { return serveUntil(doors, newServer(door.handler), door.l, drainLimit) })
+	}
+	if ready != nil {
+		parts.Go(func() error { return unlessDone(failed, ready(failed)) })
+	}
+	select {
+	case <-ctx.Done():
+		h.health.draining.Store(true)
+		h.log.Info("draining")
+		select {
+		case <-time.After(delay):
+		case <-failed.Done():
+		}
+	case <-failed.Done():
+	}
+	stopDoors()
+	err = listening.Wait()
+	stopServing()
+	err = errors.Join(parts.Wait(), err)
+	h.router.Close()
+	h.verifier.Close()
+	return err
+}
+
+// unlessDone forgets the error of a part that was told to stop.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
