@@ -98,7 +98,7 @@ func (tx *Tx) CreateOperation(ctx context.Context, o *Operation) error {
 	noun := fmt.Sprintf("operation %s", o.Kind)
 	if _, err := tx.Exec(ctx, `
 		insert into rowhouse.operations (id, kind, tenant, database, args, steps, created_by)
-		values ($1, $2, $3, $4, $5, $6, $7)`, o.ID, o.Kind, o.Tenant, o.Database, args, o.Steps, o.CreatedBy); err != nil {
+		values ($1, $2, $3, $4, $5, coalesce($6, '{}'::text[]), $7)`, o.ID, o.Kind, o.Tenant, o.Database, args, o.Steps, o.CreatedBy); err != nil {
 		return refine(err, noun)
 	}
 	return tx.note(ctx, o.ID, OperationPending, "", "")

@@ -34,6 +34,7 @@ func migrateCatalog(ctx context.Context, url string) (migrations.Result, error) 
 			return nil, errors.New("catalog.url cannot be read")
 		}
 		cfg.ConnectTimeout = 10 * time.Second
+		migrations.ConnConfig(cfg, "")
 		conn, err := pgx.ConnectConfig(ctx, cfg)
 		if err != nil {
 			return nil, errors.New(err.Error()) // pgx's own holds the password
