@@ -1,0 +1,278 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/internal/fp"
+	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+var (
+	// errLost stops a step whose claim ended: another worker may have the operation.
+	errLost = fmt.Errorf("claim was lost: %w", catalog.ErrConflict)
+	// errLeaving stops between two steps of a process that ends.
+	errLeaving = errors.New("process ends")
+)
+
+// waitError is a step that waits for somebody else. It is not counted as an attempt.
+type waitError struct {
+	after time.Duration
+	why   string
+}
+
+func (e *waitError) Error() string { return e.why }
+
+// permanentError is a step that would fail again.
+type permanentError struct{ cause error }
+
+func (e *permanentError) Error() string { return e.cause.Error() }
+func (e *permanentError) Unwrap() error { return e.cause }
+
+func permanently(format string, args ...any) error {
+	return &permanentError{fmt.Errorf(format, args...)}
+}
+
+// verdict is what comes of an attempt that was ours to make: the operation is finished, or comes again after a while.
+type verdict struct {
+	finished bool
+	after    time.Duration
+}
+
+// attempt claims an operation and takes it as far as it goes. One that is finished or another worker's is ErrConflict.
+func (r *Runner) attempt(ctx context.Context, id catalog.OperationID) (verdict, error) {
+	op, err := r.catalog.Claim(ctx, id, r.cfg.Lease)
+	if err != nil {
+		return verdict{}, err
+	}
+	err = r.underClaim(ctx, op, r.carryOut)
+	if err == nil {
+		return verdict{finished: true}, nil
+	}
+	if errors.Is(err, errLost) {
+		return verdict{}, err
+	}
+	// The verdict is recorded even when the context that carried the work has ended.
+	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if ctx.Err() != nil {
+		err = errLeaving
+	}
+	return r.settle(settling, op, err)
+}
+
+// underClaim renews the claim while work runs, and ends work's context when it is lost.
+func (r *Runner) underClaim(ctx context.Context, op *catalog.Operation, work func(context.Context, *catalog.Operation) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		r.renew(ctx, op, cancel)
+	}()
+	err := recovered(ctx, op, r, work)
+	cancel(nil)
+	<-renewed
+	if err != nil && errors.Is(context.Cause(ctx), errLost) {
+		return errLost
+	}
+	return err
+}
+
+func recovered(ctx context.Context, op *catalog.Operation, r *Runner, work func(context.Context, *catalog.Operation) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.log.ErrorContext(ctx, "operation panicked", "operation", op.ID, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic after step %q; the log has it", op.Step)
+		}
+	}()
+	return work(ctx, op)
+}
+
+// renew keeps the claim until ctx ends. A catalog that does not answer is asked again for half of the lease.
+func (r *Runner) renew(ctx context.Context, op *catalog.Operation, lose context.CancelCauseFunc) {
+	tick := time.NewTicker(r.cfg.Lease / 4)
+	defer tick.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, r.cfg.Lease/4)
+		err := r.catalog.RenewClaim(asking, op, r.cfg.Lease)
+		cancel()
+		switch {
+		case err == nil:
+			last = time.Now()
+		case errors.Is(err, catalog.ErrConflict), time.Since(last) >= r.cfg.Lease/2:
+			lose(errLost)
+			return
+		}
+	}
+}
+
+// settle records what comes of an attempt that did not finish the operation.
+func (r *Runner) settle(ctx context.Context, op *catalog.Operation, cause error) (verdict, error) {
+	var wait *waitError
+	switch {
+	case errors.Is(cause, errLeaving):
+		return r.postpone(ctx, op, 0, "worker ended; another goes on", true)
+	case errors.As(cause, &wait):
+		return r.postpone(ctx, op, wait.after, wait.why, true)
+	case isPermanent(cause) || op.Attempts >= r.cfg.Attempts:
+		r.log.ErrorContext(ctx, "operation failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "err", explain(cause))
+		return verdict{finished: true}, r.fail(ctx, op, explain(cause))
+	}
+	r.log.WarnContext(ctx, "step failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "attempt", op.Attempts, "err", explain(cause))
+	return r.postpone(ctx, op, r.backoff(op.Attempts), explain(cause), false)
+}
+
+// postpone gives the claim back. An attempt that only waited is taken back too.
+func (r *Runner) postpone(ctx context.Context, op *catalog.Operation, wait time.Duration, why string, uncounted bool) (verdict, error) {
+	if uncounted {
+		if err := r.setAttempts(ctx, op, op.Attempts-1); err != nil {
+			return verdict{}, err
+		}
+	}
+	return verdict{after: wait}, r.catalog.PostponeClaim(ctx, op, wait, why)
+}
+
+func (r *Runner) setAttempts(ctx context.Context, op *catalog.Operation, n int) error {
+	_, err := r.catalog.Pool().Exec(ctx, `
+		update rowhouse.operations set attempts = $3 where id = $1 and op_epoch = $2`, op.ID, op.Epoch, max(n, 0))
+	if err != nil {
+		return fmt.Errorf("operation %s: %w", op.ID, err)
+	}
+	op.Attempts = max(n, 0)
+	return nil
+}
+
+// backoff doubles with each attempt up to five minutes, with jitter so that what failed together does not come back together.
+func (r *Runner) backoff(attempt int) time.Duration {
+	d := min(r.cfg.Backoff<<min(max(attempt-1, 0), 20), 5*time.Minute)
+	return d/2 + rand.N(d/2+1)
+}
+
+// fail ends an operation whose effects are kept: it can be retried, and goes on at its step.
+func (r *Runner) fail(ctx context.Context, op *catalog.Operation, why string) error {
+	event := catalog.Event{
+		Action: op.Kind + ".failed", Operation: op.ID, Detail: map[string]any{"after": op.Step, "error": why},
+		Target: catalog.Ref{Kind: "tenant", ID: [16]byte(op.Tenant), Name: op.TenantName},
+	}
+	return r.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+		if err := tx.FinishOperation(ctx, op, catalog.OperationFailed, why); err != nil {
+			return err
+		}
+		if op.Kind != tenants.KindProvision {
+			return nil
+		}
+		return tx.SetTenantState(ctx, op.Tenant, catalog.StateFailed, "provisioning failed")
+	})
+}
+
+// carryOut does the steps of an operation that are not recorded yet.
+func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
+	if op.Kind != tenants.KindProvision {
+		return permanently("operation of kind %q is not known here", op.Kind)
+	}
+	p, err := r.newProvision(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	for _, step := range remaining(op) {
+		select {
+		case <-r.leaving:
+			return errLeaving
+		default:
+		}
+		if p.passes(step) {
+			continue
+		}
+		if err := r.step(ctx, op, step, p.steps()[step]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step does one step and records it. The last one is recorded by its own effect.
+func (r *Runner) step(ctx context.Context, op *catalog.Operation, name string, do func(context.Context) error) error {
+	if do == nil {
+		return permanently("step %q is not known here", name)
+	}
+	if err := fp.Hit("provision." + name + ".before"); err != nil {
+		return err
+	}
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := fp.Hit("provision." + name + ".after"); err != nil {
+		return err
+	}
+	if name == op.Steps[len(op.Steps)-1] {
+		return nil
+	}
+	if err := r.catalog.RecordStep(ctx, op, name, ""); err != nil {
+		if errors.Is(err, catalog.ErrConflict) {
+			return errLost
+		}
+		return err
+	}
+	if op.Attempts > 1 { // attempts are counted for each step
+		return r.setAttempts(ctx, op, 1)
+	}
+	return nil
+}
+
+func remaining(op *catalog.Operation) []string {
+	for i, s := range op.Steps {
+		if s == op.Step {
+			return op.Steps[i+1:]
+		}
+	}
+	return op.Steps
+}
+
+// isPermanent says that trying again would give the same answer.
+func isPermanent(err error) bool {
+	var permanent *permanentError
+	var history *migrations.HistoryError
+	var dirty *migrations.DirtyError
+	switch {
+	case errors.As(err, &permanent), errors.As(err, &history), errors.As(err, &dirty):
+		return true
+	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, catalog.ErrInvalid), errors.Is(err, catalog.ErrSealed):
+		return true
+	}
+	switch state := migrations.SQLState(err); {
+	case state == "42P04", state == "42710": // made in the meantime: the next look sees by whom
+		return false
+	case len(state) == 5:
+		return strings.Contains(" 22 23 42 0A 2D ", " "+state[:2]+" ")
+	}
+	return false
+}
+
+// explain is an error as it is stored and shown: one line, and of a server's answer what it says, not what it was asked.
+func explain(err error) string {
+	text := err.Error()
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Hint != "" {
+		text += " (" + pg.Hint + ")"
+	}
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > 500 {
+		text = strings.ToValidUTF8(text[:500], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,67 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/migrations"
+)
+
+// activeMigrator brings databases to the set that new ones are born with; without one, to the baseline alone.
+func (r *Runner) activeMigrator(ctx context.Context) (*migrations.Migrator, error) {
+	set, err := r.catalog.ActiveSet(ctx)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
+		set = &catalog.MigrationSet{}
+	case err != nil:
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m, ok := r.sets[set.Chain]; ok {
+		return m, nil
+	}
+	m, err := r.migrator(filesOf(set))
+	if err == nil {
+		r.sets = map[string]*migrations.Migrator{set.Chain: m} // one is enough: sets change seldom
+	}
+	return m, err
+}
+
+func (r *Runner) migrator(files []migrations.File) (*migrations.Migrator, error) {
+	m, err := migrations.ForTenants(migrations.FS(files), migrations.Config{Then: takeFingerprint, Logger: r.log})
+	if err != nil {
+		return nil, fmt.Errorf("migration set: %w", err)
+	}
+	return m, nil
+}
+
+func filesOf(set *catalog.MigrationSet) []migrations.File {
+	files := make([]migrations.File, len(set.Files))
+	for i, f := range set.Files {
+		files[i] = migrations.File{Version: f.Version, Name: f.Name, SHA256: f.SHA256, Up: f.Up, Down: f.Down}
+	}
+	return files
+}
+
+type fingerprintKey struct{}
+
+// takeFingerprint runs on the migrator's own connection, under its lock, and leaves the fingerprint where bring looks.
+func takeFingerprint(ctx context.Context, conn *pgx.Conn) error {
+	fingerprint, err := migrations.Fingerprint(ctx, conn)
+	if into, ok := ctx.Value(fingerprintKey{}).(*string); ok {
+		*into = fingerprint
+	}
+	return err
+}
+
+// bring brings one database to the migrator's version, and says which schema it has then.
+func (r *Runner) bring(ctx context.Context, m *migrations.Migrator, t migrations.Target) (migrations.Result, catalog.Migrated) {
+	var fingerprint string
+	result, _ := m.Up(context.WithValue(ctx, fingerprintKey{}, &fingerprint), t) // the error is in the result too
+	return result, catalog.Migrated{Version: result.To.Number, Chain: result.To.Chain, Fingerprint: fingerprint}
+}

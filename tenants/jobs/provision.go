@@ -1,0 +1,313 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/internal/fp"
+	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// provision is one attempt at making a tenant: a database of its own, or a place in a shared one, which is made first where
+// there is none.
+type provision struct {
+	*Runner
+	op     *catalog.Operation
+	args   tenants.ProvisionArgs
+	tenant *catalog.Tenant
+	db     *catalog.Database // nil until the tenant is placed
+	server *host             // nil until a step needs it
+}
+
+func (r *Runner) newProvision(ctx context.Context, op *catalog.Operation) (*provision, error) {
+	p := &provision{Runner: r, op: op}
+	if err := json.Unmarshal(op.Args, &p.args); err != nil {
+		return nil, permanently("operation %s: arguments cannot be read", op.ID)
+	}
+	var err error
+	if p.tenant, err = r.catalog.Tenant(ctx, op.Tenant.String()); err != nil {
+		return nil, err
+	}
+	if !p.tenant.Database.IsZero() {
+		p.db, err = r.catalog.Database(ctx, p.tenant.Database)
+	}
+	return p, err
+}
+
+func (p *provision) close() {
+	if p.server != nil {
+		closeConn(p.server.Conn)
+	}
+}
+
+// steps are what tenants.ProvisionSteps names. Each looks first whether its effect is there.
+func (p *provision) steps() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"placed": p.placed, "roles": p.roles, "database": p.database, "secured": p.secured, "owned": p.owned,
+		"migrated": p.migrated, "verified": p.verified, "active": p.active,
+	}
+}
+
+// passes says that a step has nothing to do: the database is not being made, and a tenant begins without rows.
+func (p *provision) passes(step string) bool {
+	switch step {
+	case "roles", "database", "secured", "owned", "migrated":
+		return p.db != nil && p.db.State != catalog.DatabaseCreating
+	case "seeded":
+		return true
+	}
+	return false
+}
+
+// points between a statement and the next within a step, for tests that end the process there.
+var (
+	pointDatabaseCreated = fp.Point("provision.database.created")
+	pointTemplateCreated = fp.Point("provision.template.created")
+	pointTemplateFilled  = fp.Point("provision.template.filled")
+)
+
+// update writes to the catalog as long as the claim holds.
+func (p *provision) update(ctx context.Context, action string, target catalog.Ref, detail map[string]any, fn func(*catalog.Tx) error) error {
+	event := catalog.Event{Action: action, Target: target, Operation: p.op.ID, Detail: detail}
+	return p.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			select from rowhouse.operations where id = $1 and op_epoch = $2 and state = 'running' for update`, p.op.ID, p.op.Epoch)
+		if err != nil {
+			return fmt.Errorf("operation %s: %w", p.op.ID, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errLost
+		}
+		return fn(tx)
+	})
+}
+
+// roles makes the database's owner and its login, each with its mark, in one transaction.
+func (p *provision) roles(ctx context.Context) error {
+	h, err := p.host(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.ensureServerRoles(ctx, h); err != nil {
+		return err
+	}
+	login, err := p.catalog.Credential(ctx, p.db.Server, p.db.ID, catalog.LoginData)
+	if err != nil {
+		return err
+	}
+	verifier, err := scramVerifier(login.Secret)
+	if err != nil {
+		return err
+	}
+	owner, mark := ownerOf(p.db.ID), p.mark(p.db.ID)
+	there, err := h.roles(ctx, owner, login.Role)
+	if err != nil {
+		return err
+	}
+	for name, role := range there {
+		if !p.isOurs(role.Comment, p.db.ID) {
+			return permanently("role %q is there and not this catalog's", name)
+		}
+	}
+	var sql script
+	if _, ok := there[owner]; !ok {
+		sql.add("create role %s nologin noinherit", ident(owner))
+		sql.add("comment on role %s is %s", ident(owner), literal(mark))
+	}
+	if _, ok := there[login.Role]; ok {
+		sql.add("alter role %s password %s", ident(login.Role), literal(verifier))
+	} else {
+		sql.add("create role %s login noinherit password %s", ident(login.Role), literal(verifier))
+		sql.add("comment on role %s is %s", ident(login.Role), literal(mark))
+	}
+	sql.add("grant %s to %s", identList(requestRoles), ident(login.Role))
+	sql.add("grant %s to %s", ident(owner), ident(migratorOf(p.db.Server)))
+	if !h.super {
+		sql.add("grant %s to %s", ident(owner), ident(h.role))
+	}
+	return h.run(ctx, sql)
+}
+
+// database clones the template. A clone without a mark that our own owner role owns and that is closed is one that we had
+// no time to mark; whatever else has the name is not touched.
+func (p *provision) database(ctx context.Context) error {
+	h, err := p.host(ctx)
+	if err != nil {
+		return err
+	}
+	owner := ownerOf(p.db.ID)
+	there, err := h.database(ctx, p.db.Name)
+	switch {
+	case err != nil:
+		return err
+	case there != nil && p.isOurs(there.Comment, p.db.ID):
+		return nil
+	case there != nil && (there.Comment != "" || there.Owner != owner || there.Open):
+		return permanently("database %q is there and not this catalog's", p.db.Name)
+	case there == nil:
+		template, err := p.template(ctx, h)
+		if err != nil {
+			return err
+		}
+		if err := h.exec(ctx, "create database %s template %s owner %s allow_connections false strategy wal_log",
+			ident(p.db.Name), ident(template), ident(owner)); err != nil {
+			return err
+		}
+		if err := fp.Hit(pointDatabaseCreated); err != nil {
+			return err
+		}
+	}
+	return h.exec(ctx, "comment on database %s is %s", ident(p.db.Name), literal(p.mark(p.db.ID)))
+}
+
+// secured closes the database to everybody but its owner and the migrator before it can be connected to. Neither grants
+// nor settings come from a template.
+func (p *provision) secured(ctx context.Context) error {
+	h, err := p.host(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.hangUp(ctx, "alter database "+ident(p.db.Name)+" set client_connection_check_interval = '500ms'"); err != nil {
+		return err
+	}
+	var sql script
+	sql.add("revoke all on database %s from public", ident(p.db.Name))
+	sql.add("grant connect on database %s to %s", ident(p.db.Name), ident(migratorOf(p.db.Server)))
+	sql.add("alter database %s set idle_in_transaction_session_timeout = '10s'", ident(p.db.Name))
+	sql.add("alter database %s set search_path = public, extensions, pg_temp", ident(p.db.Name))
+	sql.add("alter database %s allow_connections true", ident(p.db.Name))
+	return h.run(ctx, sql)
+}
+
+// owned gives what came from the template to the database's own owner, and says in the database which one it is.
+func (p *provision) owned(ctx context.Context) error {
+	if _, err := p.host(ctx); err != nil { // its lock covers what is done inside, too
+		return err
+	}
+	conn, err := p.connect(ctx, p.db.Server, p.db.Name)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		sql := fmt.Sprintf("reassign owned by %s to %s", ident(templateOwnerOf(p.db.Server)), ident(ownerOf(p.db.ID)))
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			insert into rowhouse.identity (database_id, catalog_id) values ($1, $2) on conflict do nothing`, p.db.ID, p.catalog.ID()); err != nil {
+			return err
+		}
+		return p.identify(ctx, tx)
+	})
+}
+
+// identify insists that a connection leads to the tenant's database.
+func (p *provision) identify(ctx context.Context, q interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}) error {
+	var itself bool
+	err := q.QueryRow(ctx, `select database_id = $1 and catalog_id = $2 from rowhouse.identity`, p.db.ID, p.catalog.ID()).Scan(&itself)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), err == nil && !itself:
+		return permanently("database %q is another one than its name says", p.db.Name)
+	case err != nil:
+		return fmt.Errorf("identity of database %q: %w", p.db.Name, err)
+	}
+	return nil
+}
+
+// migrated brings the database to the active set. There is nothing to do when the template was current.
+func (p *provision) migrated(ctx context.Context) error {
+	m, err := p.activeMigrator(ctx)
+	if err != nil {
+		return err
+	}
+	result, schema := p.bring(ctx, m, p.targetOf(p.db))
+	if result.Err != nil {
+		return result.Err
+	}
+	return p.update(ctx, "database.migrate", p.db.Ref(), map[string]any{"version": schema.Version}, func(tx *catalog.Tx) error {
+		return tx.SetDatabaseSchema(ctx, p.db.ID, schema)
+	})
+}
+
+// verified looks at the database as its login will: that it is itself, that it shows nothing to somebody without a tenant,
+// and that the login is turned away next door. A shared database in use has passed that before.
+func (p *provision) verified(ctx context.Context) error {
+	if p.db.State != catalog.DatabaseCreating {
+		return p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error { return p.identify(ctx, conn) })
+	}
+	h, err := p.host(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.exec(ctx, "grant connect on database %s to %s", ident(p.db.Name), ident(loginOf(p.db.ID))); err != nil {
+		return err
+	}
+	if err := p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error {
+		if err := p.identify(ctx, conn); err != nil {
+			return err
+		}
+		return migrations.SelfTest(ctx, conn, requestRoles)
+	}); err != nil {
+		return err
+	}
+	return p.turnedAway(ctx)
+}
+
+// turnedAway insists that the login cannot enter a neighbour's database.
+func (p *provision) turnedAway(ctx context.Context) error {
+	var neighbour string
+	err := p.catalog.Pool().QueryRow(ctx, `
+		select name from rowhouse.databases where server = $1 and id <> $2 and state = 'active' and not adopted limit 1`,
+		p.db.Server, p.db.ID).Scan(&neighbour)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("neighbour of database %q: %w", p.db.Name, err)
+	}
+	err = p.asLogin(ctx, neighbour, func(*pgx.Conn) error {
+		return permanently("login of database %q may enter database %q", p.db.Name, neighbour)
+	})
+	if state := migrations.SQLState(err); state == "42501" || state == "3D000" {
+		return nil
+	}
+	return err
+}
+
+func (p *provision) asLogin(ctx context.Context, dbname string, fn func(*pgx.Conn) error) error {
+	cfg, err := p.catalog.ServerConnConfig(ctx, p.db.Server, p.db.ID, dbname, catalog.LoginData)
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("login of database %q: %w", p.db.Name, err)
+	}
+	defer closeConn(conn)
+	return fn(conn)
+}
+
+// active opens the door: operation, database and tenant in one transaction, which the routers hear of.
+func (p *provision) active(ctx context.Context) error {
+	detail := map[string]any{"placement": p.db.Kind, "database": p.db.ID.String()}
+	return p.update(ctx, "tenant.provisioned", p.tenant.Ref(), detail, func(tx *catalog.Tx) error {
+		if err := tx.FinishOperation(ctx, p.op, catalog.OperationDone, ""); err != nil {
+			return err
+		}
+		if p.db.State == catalog.DatabaseCreating {
+			if err := tx.SetDatabaseState(ctx, p.db.ID, catalog.DatabaseActive); err != nil {
+				return err
+			}
+		}
+		return tx.SetTenantState(ctx, p.tenant.ID, catalog.StateActive, "")
+	})
+}

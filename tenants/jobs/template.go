@@ -1,0 +1,152 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/internal/fp"
+	"github.com/rowhouse/rowhouse/migrations"
+)
+
+// keptTemplates is how many templates of this catalog stay on a server: while replicas of two versions run, each needs one.
+const keptTemplates = 2
+
+// template is the name of a database that has the active set already. It is built by whoever needs it first, under a lock,
+// and is closed: with a session on it, CREATE DATABASE would fail.
+func (p *provision) template(ctx context.Context, h *host) (string, error) {
+	m, err := p.activeMigrator(ctx)
+	if err != nil {
+		return "", err
+	}
+	latest := m.Latest()
+	name := fmt.Sprintf("rh_tpl_v%d_%.8s_%s", latest.Number, latest.Chain, tail(p.db.Server))
+	mark := markOf(p.catalog.ID(), "server="+p.db.Server.String()) + "template=" + latest.Chain
+	if done, err := h.isTemplate(ctx, name, mark); done || err != nil {
+		return name, err
+	}
+	return name, h.under(ctx, lockKey(p.catalog.ID(), "templates of server "+p.db.Server.String()), func() error {
+		if done, err := h.isTemplate(ctx, name, mark); done || err != nil {
+			return err
+		}
+		if err := p.buildTemplate(ctx, h, m, name, mark); err != nil {
+			return fmt.Errorf("template %s: %w", name, err)
+		}
+		return h.dropTemplates(ctx, p.serverMark(), name)
+	})
+}
+
+func (h *host) isTemplate(ctx context.Context, name, mark string) (bool, error) {
+	there, err := h.database(ctx, name)
+	if err != nil || there == nil {
+		return false, err
+	}
+	if there.Comment != mark || !there.Template || there.Open {
+		return false, permanently("database %q is there and not this catalog's template", name)
+	}
+	return true, nil
+}
+
+// buildTemplate fills a database under a name of its own and renames it at the end: what has a template's name is whole.
+func (p *provision) buildTemplate(ctx context.Context, h *host, m *migrations.Migrator, name, mark string) error {
+	building := "rh_tpl_build_" + p.db.Server.Compact()
+	if err := p.clearBuilding(ctx, h, building); err != nil {
+		return err
+	}
+	if err := h.exec(ctx, "create database %s template template0 encoding 'UTF8' allow_connections false", ident(building)); err != nil {
+		return err
+	}
+	if err := fp.Hit(pointTemplateCreated); err != nil {
+		return err
+	}
+	owner := templateOwnerOf(p.db.Server)
+	var open script
+	open.add("comment on database %s is %s", ident(building), literal(p.serverMark()))
+	open.add("revoke all on database %s from public", ident(building))
+	open.add("grant connect on database %s to %s", ident(building), ident(migratorOf(p.db.Server)))
+	open.add("grant create on database %s to %s", ident(building), ident(owner))
+	open.add("alter database %s allow_connections true", ident(building))
+	if err := h.run(ctx, open); err != nil {
+		return err
+	}
+	if err := p.handOver(ctx, building, owner); err != nil {
+		return err
+	}
+	if result, _ := p.bring(ctx, m, p.target(p.db.Server, building, owner, building)); result.Err != nil {
+		return result.Err
+	}
+	if err := fp.Hit(pointTemplateFilled); err != nil {
+		return err
+	}
+	var done script
+	done.add("revoke all on database %s from %s, %s", ident(building), ident(migratorOf(p.db.Server)), ident(owner))
+	done.add("alter database %s is_template true allow_connections false", ident(building))
+	done.add("alter database %s rename to %s", ident(building), ident(name))
+	done.add("comment on database %s is %s", ident(name), literal(mark))
+	return h.run(ctx, done)
+}
+
+// clearBuilding drops what a builder that was killed left behind. Under the lock nobody else builds.
+func (p *provision) clearBuilding(ctx context.Context, h *host, building string) error {
+	left, err := h.database(ctx, building)
+	if err != nil || left == nil {
+		return err
+	}
+	if left.Comment != p.serverMark() && (left.Comment != "" || left.Open) {
+		return permanently("database %q is there and not this catalog's", building)
+	}
+	return h.exec(ctx, "drop database %s with (force)", ident(building))
+}
+
+// handOver makes the owner of what will stand in templates the owner of schema public, where migrations make tables.
+func (p *provision) handOver(ctx context.Context, dbname, owner string) error {
+	conn, err := p.connect(ctx, p.db.Server, dbname)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	_, err = conn.Exec(ctx, "alter schema public owner to "+ident(owner))
+	return err
+}
+
+// dropTemplates drops this catalog's older templates on the server, but for the newest few.
+func (h *host) dropTemplates(ctx context.Context, serverMark, current string) error {
+	rows, err := h.Query(ctx, selectStored+`
+		 where datistemplate and not datallowconn and datname <> $1
+		   and starts_with(shobj_description(oid, 'pg_database'), $2 || 'template=')
+		 order by oid desc offset $3`, current, serverMark, keptTemplates-1)
+	if err != nil {
+		return fmt.Errorf("old templates: %w", err)
+	}
+	old, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
+	if err != nil {
+		return fmt.Errorf("old templates: %w", err)
+	}
+	for _, t := range old {
+		if err := h.exec(ctx, "alter database %s is_template false", ident(t.Name)); err != nil {
+			return err
+		}
+		if err := h.exec(ctx, "drop database %s", ident(t.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// target is a database for the migrator: whatever it makes belongs to owner.
+func (r *Runner) target(server catalog.ServerID, name, owner, key string) migrations.Target {
+	return migrations.Target{Name: name, Key: lockKey(r.catalog.ID(), "migrate "+key), Connect: func(ctx context.Context) (*pgx.Conn, error) {
+		cfg, err := r.catalog.ServerConnConfig(ctx, server, catalog.DatabaseID{}, name, catalog.LoginMigrator)
+		if err != nil {
+			return nil, err
+		}
+		migrations.ConnConfig(cfg, owner)
+		return pgx.ConnectConfig(ctx, cfg)
+	}}
+}
+
+func (r *Runner) targetOf(db *catalog.Database) migrations.Target {
+	return r.target(db.Server, db.Name, ownerOf(db.ID), db.ID.String())
+}
