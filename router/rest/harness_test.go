@@ -93,6 +93,7 @@ grant select, insert, update, delete on all tables in schema public to authentic
 grant select on things to anon;
 revoke all on secrets from authenticated;
 grant insert (id, word) on secrets to authenticated;
+grant select on other.elsewhere to authenticated;
 grant usage on all sequences in schema public to authenticated;
 `
 
@@ -246,10 +247,11 @@ func bodyOf(t testing.TB, r *http.Response) string {
 	return string(b)
 }
 
-// exec runs SQL as superuser and fails the test on an error.
+// execSQL runs SQL as superuser and fails the test on an error.
 func execSQL(t testing.TB, db *pgtest.Database, sql string) {
 	t.Helper()
-	if _, err := db.Conn(t).Exec(context.Background(), sql); err != nil {
+	// The superuser is called as the schema rowhouse is, which "$user" would put first.
+	if _, err := db.Conn(t).Exec(context.Background(), "set search_path = public; "+sql); err != nil {
 		t.Fatal(fmt.Errorf("%s: %w", sql, err))
 	}
 }
@@ -258,7 +260,11 @@ func execSQL(t testing.TB, db *pgtest.Database, sql string) {
 func count(t testing.TB, db *pgtest.Database, sql string) int {
 	t.Helper()
 	var n int
-	if err := db.Conn(t).QueryRow(context.Background(), sql).Scan(&n); err != nil {
+	conn := db.Conn(t)
+	if _, err := conn.Exec(context.Background(), "set search_path = public"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.QueryRow(context.Background(), sql).Scan(&n); err != nil {
 		t.Fatal(fmt.Errorf("%s: %w", sql, err))
 	}
 	return n
