@@ -1,0 +1,159 @@
+package tenants_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/catalog/catalogtest"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+func newRequest() *http.Request { return httptest.NewRequest(http.MethodGet, "/", nil) }
+
+func addTenant(t testing.TB, cat *catalog.Catalog, name string) catalog.TenantID {
+	t.Helper()
+	id := catalog.NewID[catalog.Tenant]()
+	err := cat.Update(t.Context(), catalog.Event{Action: "tenant.create"}, func(tx *catalog.Tx) error {
+		if err := tx.CreateTenant(t.Context(), catalog.NewTenant{ID: id, Name: name}); err != nil {
+			return err
+		}
+		return tx.SetTenantState(t.Context(), id, catalog.StateActive, "")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func suspend(t testing.TB, cat *catalog.Catalog, id catalog.TenantID) {
+	t.Helper()
+	err := cat.Update(t.Context(), catalog.Event{Action: "tenant.suspend"}, func(tx *catalog.Tx) error {
+		return tx.SetTenantState(t.Context(), id, catalog.StateSuspended, "unpaid")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDirectory_follows(t *testing.T) {
+	t.Parallel()
+	cat, _ := catalogtest.New(t)
+	d := tenants.NewDirectory(cat)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { _ = d.Run(ctx); close(ended) }()
+	defer func() { stop(); <-ended }()
+
+	id := addTenant(t, cat, "acme")
+	eventually(t, func() bool { _, err := d.Tenant(ctx, "acme"); return err == nil })
+	suspend(t, cat, id)
+	eventually(t, func() bool {
+		found, err := d.Tenant(ctx, id.String())
+		return err == nil && found.State == catalog.StateSuspended
+	})
+	if _, err := d.Tenant(ctx, "nobody"); !errors.Is(err, tenants.ErrNotFound) {
+		t.Errorf("an unknown name: %v", err)
+	}
+	if err := d.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Every notification is lost: nobody listens, and the directory asks only when it is asked.
+func TestDirectory_withoutRun(t *testing.T) {
+	t.Parallel()
+	cat, _ := catalogtest.New(t)
+	d := tenants.NewDirectory(cat)
+	if err := d.Ready(); !errors.Is(err, tenants.ErrNotReady) {
+		t.Errorf("ready before it has read anything: %v", err)
+	}
+	id := addTenant(t, cat, "acme")
+	if _, err := d.Tenant(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	suspend(t, cat, id)
+	eventually(t, func() bool {
+		found, err := d.Tenant(t.Context(), "acme")
+		return err == nil && found.State == catalog.StateSuspended
+	})
+}
+
+func TestDirectory_renamesAndNewcomers(t *testing.T) {
+	t.Parallel()
+	cat, dsn := catalogtest.New(t)
+	d := tenants.NewDirectory(cat)
+	one := addTenant(t, cat, "one")
+	if err := d.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// one becomes uno; another takes its name, in the same change.
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	two := catalog.NewID[catalog.Tenant]()
+	err = pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+		for _, sql := range []string{
+			`insert into rowhouse.audit_events (action, side, actor) values ('test', 'system', 'test')`,
+			`update rowhouse.tenants set name = 'uno' where name = 'one'`,
+			`insert into rowhouse.tenants (id, name, state) values ('` + two.String() + `', 'one', 'active')`,
+			`insert into rowhouse.domains (host, tenant, is_primary) values ('www.uno.example', '` + one.String() + `', true)`,
+		} {
+			if _, err := tx.Exec(t.Context(), sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]catalog.TenantID{"uno": one, "one": two, one.String(): one, two.String(): two} {
+		if found, err := d.Tenant(t.Context(), ref); err != nil || found.ID != want {
+			t.Errorf("%s is %v, %v", ref, found, err)
+		}
+	}
+	r := newRequest()
+	r.Host = "WWW.uno.example:443"
+	rs := &tenants.Resolver{Contributors: []tenants.Contributor{tenants.FromCustomDomain(d)}}
+	if s, err := rs.Resolve(r, d); err != nil || s.Tenant().ID != one {
+		t.Errorf("a custom domain: %v", err)
+	}
+}
+
+func eventually(t testing.TB, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it never held")
+		}
+	}
+}
+
+func BenchmarkDirectory_Tenant(b *testing.B) {
+	cat, _ := catalogtest.New(b)
+	d := tenants.NewDirectory(cat)
+	addTenant(b, cat, "acme")
+	ctx, stop := context.WithCancel(b.Context())
+	ended := make(chan struct{})
+	go func() { _ = d.Run(ctx); close(ended) }()
+	defer func() { stop(); <-ended }()
+	eventually(b, func() bool { _, err := d.Tenant(ctx, "acme"); return err == nil })
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := d.Tenant(ctx, "acme"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
