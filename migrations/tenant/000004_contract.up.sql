@@ -105,7 +105,7 @@ create function rowhouse.check_contract() returns void
 declare
   f record;
 begin
-  select *, count(*) over () - 1 as others into f from rowhouse.findings() order by rule, object, reason limit 1;
+  select *, count(*) over () - 1 as others into f from rowhouse.findings() order by substr(rule, 2)::int, object, reason limit 1;
   if f.rule is not null then
     raise exception '%: % (%)%', f.object, f.reason, f.rule, case when f.others > 0 then format(', and %s more', f.others) end
       using errcode = '55000', hint = f.hint, detail = 'select * from rowhouse.findings() lists all';
