@@ -21,7 +21,6 @@ import (
 	"github.com/riverqueue/river"
 
 	"github.com/rowhouse/rowhouse/catalog"
-	"github.com/rowhouse/rowhouse/migrations"
 	"github.com/rowhouse/rowhouse/tenants"
 )
 
@@ -110,8 +109,8 @@ type Runner struct {
 	river   *river.Client[pgx.Tx]
 	leaving chan struct{} // closed when Run has been asked to stop
 
-	mu   sync.Mutex // guards sets
-	sets map[string]*migrations.Migrator
+	mu  sync.Mutex // guards set
+	set born       // the active set as it was read last: reading it again costs less than parsing it again
 }
 
 var _ tenants.Queue = (*Runner)(nil)
@@ -122,10 +121,7 @@ func New(cat *catalog.Catalog, cfg Config) (*Runner, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	r := &Runner{
-		catalog: cat, cfg: cfg, log: cfg.Logger,
-		leaving: make(chan struct{}), sets: map[string]*migrations.Migrator{},
-	}
+	r := &Runner{catalog: cat, cfg: cfg, log: cfg.Logger, leaving: make(chan struct{})}
 	var err error
 	if r.river, err = newRiver(r); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)

@@ -11,25 +11,31 @@ import (
 	"github.com/rowhouse/rowhouse/migrations"
 )
 
-// activeMigrator brings databases to the set that new ones are born with; without one, to the baseline alone.
-func (r *Runner) activeMigrator(ctx context.Context) (*migrations.Migrator, error) {
+// born is the set that new databases are born with, and its migrator.
+type born struct {
+	*migrations.Migrator
+	chain string // of the set as it is stored; empty where none is
+}
+
+// born reads the active set; without one it is the baseline alone.
+func (r *Runner) born(ctx context.Context) (born, error) {
 	set, err := r.catalog.ActiveSet(ctx)
 	switch {
 	case errors.Is(err, catalog.ErrNotFound):
 		set = &catalog.MigrationSet{}
 	case err != nil:
-		return nil, err
+		return born{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m, ok := r.sets[set.Chain]; ok {
-		return m, nil
+	if r.set.Migrator == nil || r.set.chain != set.Chain {
+		m, err := r.migrator(filesOf(set))
+		if err != nil {
+			return born{}, err
+		}
+		r.set = born{m, set.Chain}
 	}
-	m, err := r.migrator(filesOf(set))
-	if err == nil {
-		r.sets = map[string]*migrations.Migrator{set.Chain: m} // one is enough: sets change seldom
-	}
-	return m, err
+	return r.set, nil
 }
 
 func (r *Runner) migrator(files []migrations.File) (*migrations.Migrator, error) {

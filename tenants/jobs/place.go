@@ -66,11 +66,11 @@ func (p *provision) placeAlone(ctx context.Context) (id catalog.DatabaseID, err 
 // placeShared takes the shared database with most room. Where there is none, this operation makes one, unless another
 // does: that is decided under a lock of the server's row.
 func (p *provision) placeShared(ctx context.Context) (id catalog.DatabaseID, err error) {
-	m, err := p.activeMigrator(ctx)
+	set, err := p.born(ctx)
 	if err != nil {
 		return id, err
 	}
-	chain := m.Latest().Chain
+	chain := set.Latest().Chain
 	for {
 		db, err := p.catalog.RoomiestShared(ctx, p.args.Server, chain)
 		if err == nil {

@@ -58,12 +58,15 @@ func (p *provision) steps() map[string]func(context.Context) error {
 func (p *provision) passes(step string) bool {
 	switch step {
 	case "roles", "database", "secured", "owned", "migrated":
-		return p.db != nil && p.db.State != catalog.DatabaseCreating
+		return !p.making()
 	case "seeded":
 		return true
 	}
 	return false
 }
+
+// making says that the tenant's database is this operation's to make.
+func (p *provision) making() bool { return p.db.State == catalog.DatabaseCreating }
 
 // points between a statement and the next within a step, for tests that end the process there.
 var (
@@ -225,23 +228,27 @@ func (p *provision) identify(ctx context.Context, q interface {
 
 // migrated brings the database to the active set. There is nothing to do when the template was current.
 func (p *provision) migrated(ctx context.Context) error {
-	m, err := p.activeMigrator(ctx)
+	set, err := p.born(ctx)
 	if err != nil {
 		return err
 	}
-	result, schema := p.bring(ctx, m, p.targetOf(p.db))
+	result, schema := p.bring(ctx, set.Migrator, p.targetOf(p.db))
 	if result.Err != nil {
 		return result.Err
 	}
-	return p.update(ctx, "database.migrate", p.db.Ref(), map[string]any{"version": schema.Version}, func(tx *catalog.Tx) error {
+	if err := p.update(ctx, "database.migrate", p.db.Ref(), map[string]any{"version": schema.Version}, func(tx *catalog.Tx) error {
 		return tx.SetDatabaseSchema(ctx, p.db.ID, schema)
-	})
+	}); err != nil {
+		return err
+	}
+	p.db, err = p.catalog.Database(ctx, p.db.ID)
+	return err
 }
 
 // verified looks at the database as its login will: that it is itself, that it shows nothing to somebody without a tenant,
 // and that the login is turned away next door. A shared database in use has passed that before.
 func (p *provision) verified(ctx context.Context) error {
-	if p.db.State != catalog.DatabaseCreating {
+	if !p.making() {
 		return p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error { return p.identify(ctx, conn) })
 	}
 	h, err := p.host(ctx)
@@ -296,17 +303,44 @@ func (p *provision) asLogin(ctx context.Context, dbname string, fn func(*pgx.Con
 	return fn(conn)
 }
 
-// active opens the door: operation, database and tenant in one transaction, which the routers hear of.
+// active opens the door: operation, database and tenant in one transaction, which the routers hear of. A database that was
+// made while another set became the active one is brought up to it first: no rollout knows of it yet.
 func (p *provision) active(ctx context.Context) error {
-	detail := map[string]any{"placement": p.db.Kind, "database": p.db.ID.String()}
-	return p.update(ctx, "tenant.provisioned", p.tenant.Ref(), detail, func(tx *catalog.Tx) error {
-		if err := tx.FinishOperation(ctx, p.op, catalog.OperationDone, ""); err != nil {
+	for {
+		set, err := p.born(ctx)
+		if err != nil {
 			return err
 		}
-		if p.db.State == catalog.DatabaseCreating {
+		if p.making() && p.db.SchemaChain != set.Latest().Chain {
+			if err := p.migrated(ctx); err != nil {
+				return err
+			}
+		}
+		if err := p.activate(ctx, set.chain); !errors.Is(err, errAgain) {
+			return err
+		}
+	}
+}
+
+func (p *provision) activate(ctx context.Context, chain string) error {
+	detail := map[string]any{"placement": p.db.Kind, "database": p.db.ID.String()}
+	return p.update(ctx, "tenant.provisioned", p.tenant.Ref(), detail, func(tx *catalog.Tx) error {
+		if p.making() {
+			// The share lock makes the next set wait until this database is one of those it finds.
+			var current string
+			err := tx.QueryRow(ctx, `select chain from rowhouse.migration_sets where active for share`).Scan(&current)
+			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				return fmt.Errorf("migration set: %w", err)
+			}
+			if current != chain {
+				return errAgain
+			}
 			if err := tx.SetDatabaseState(ctx, p.db.ID, catalog.DatabaseActive); err != nil {
 				return err
 			}
+		}
+		if err := tx.FinishOperation(ctx, p.op, catalog.OperationDone, ""); err != nil {
+			return err
 		}
 		return tx.SetTenantState(ctx, p.tenant.ID, catalog.StateActive, "")
 	})

@@ -17,11 +17,11 @@ const keptTemplates = 2
 // template is the name of a database that has the active set already. It is built by whoever needs it first, under a lock,
 // and is closed: with a session on it, CREATE DATABASE would fail.
 func (p *provision) template(ctx context.Context, h *host) (string, error) {
-	m, err := p.activeMigrator(ctx)
+	set, err := p.born(ctx)
 	if err != nil {
 		return "", err
 	}
-	latest := m.Latest()
+	latest := set.Latest()
 	name := fmt.Sprintf("rh_tpl_v%d_%.8s_%s", latest.Number, latest.Chain, tail(p.db.Server))
 	mark := markOf(p.catalog.ID(), "server="+p.db.Server.String()) + "template=" + latest.Chain
 	if done, err := h.isTemplate(ctx, name, mark); done || err != nil {
@@ -31,7 +31,7 @@ func (p *provision) template(ctx context.Context, h *host) (string, error) {
 		if done, err := h.isTemplate(ctx, name, mark); done || err != nil {
 			return err
 		}
-		if err := p.buildTemplate(ctx, h, m, name, mark); err != nil {
+		if err := p.buildTemplate(ctx, h, set.Migrator, name, mark); err != nil {
 			return fmt.Errorf("template %s: %w", name, err)
 		}
 		return h.dropTemplates(ctx, p.serverMark(), name)
