@@ -16,12 +16,33 @@ import (
 
 // rules are what claims must hold.
 type rules struct {
-	issuer, audience string
-	tenantClaim      string
-	role             claimPath
-	leeway           time.Duration
-	requireExp       bool
-	requireAudience  bool
+	tenantClaim string
+	role        claimPath
+	leeway      time.Duration
+	validator   *jwt.Validator
+	// without judges a token that names no audience, where it need not.
+	without *jwt.Validator
+}
+
+func (c Config) rules(now func() time.Time) (*rules, error) {
+	role, err := parseClaim(c.RoleClaim)
+	if err != nil {
+		return nil, fmt.Errorf("role claim: %w", err)
+	}
+	ru := &rules{tenantClaim: c.TenantClaim, role: role, leeway: max(c.Leeway, 0)}
+	options := []jwt.ParserOption{jwt.WithTimeFunc(now), jwt.WithLeeway(ru.leeway), jwt.WithIssuedAt(), jwt.WithIssuer(c.Issuer)}
+	if c.RequireExp == nil || *c.RequireExp {
+		options = append(options, jwt.WithExpirationRequired())
+	}
+	ru.without = jwt.NewValidator(options...)
+	if c.Audience != "" {
+		options = append(options, jwt.WithAudience(c.Audience))
+	}
+	ru.validator = jwt.NewValidator(options...)
+	if c.RequireAudience == nil || *c.RequireAudience {
+		ru.without = ru.validator
+	}
+	return ru, nil
 }
 
 // lastDate is the last second of the year 9999: dates beyond it are no dates.
@@ -29,7 +50,7 @@ const lastDate = 253402300799
 
 // check judges the claims of a verified token, the types first: a claim of another type than it should be would pass the
 // checks of its value by being no value.
-func (ru *rules) check(t *token, now func() time.Time) error {
+func (ru *rules) check(t *token) error {
 	for _, name := range []string{"exp", "nbf", "iat"} {
 		if !isDate(t.claims, name) {
 			return badClaims(fmt.Sprintf("The JWT '%s' claim must be a number", name), "")
@@ -44,14 +65,11 @@ func (ru *rules) check(t *token, now func() time.Time) error {
 			return badClaims("Parsing claims failed", fmt.Sprintf("The JWT '%s' claim must be a string", name))
 		}
 	}
-	options := []jwt.ParserOption{jwt.WithTimeFunc(now), jwt.WithLeeway(ru.leeway), jwt.WithIssuedAt(), jwt.WithIssuer(ru.issuer)}
-	if ru.requireExp {
-		options = append(options, jwt.WithExpirationRequired())
+	validator := ru.validator
+	if audiences == 0 {
+		validator = ru.without
 	}
-	if ru.audience != "" && (ru.requireAudience || audiences > 0) {
-		options = append(options, jwt.WithAudience(ru.audience))
-	}
-	return refused(t.claims, jwt.NewValidator(options...).Validate(jwt.MapClaims(t.claims)))
+	return refused(t.claims, validator.Validate(jwt.MapClaims(t.claims)))
 }
 
 // refused says which check failed, in the order in which they matter.

@@ -119,17 +119,6 @@ func (c Config) validate() error {
 	return nil
 }
 
-func (c Config) rules() (*rules, error) {
-	role, err := parseClaim(c.RoleClaim)
-	if err != nil {
-		return nil, fmt.Errorf("role claim: %w", err)
-	}
-	return &rules{
-		issuer: c.Issuer, audience: c.Audience, tenantClaim: c.TenantClaim, role: role, leeway: max(c.Leeway, 0),
-		requireExp: c.RequireExp == nil || *c.RequireExp, requireAudience: c.RequireAudience == nil || *c.RequireAudience,
-	}, nil
-}
-
 // with is the Config as it is for one tenant.
 func (c Config) with(o Override) Config {
 	for _, f := range []struct{ to, from *string }{
@@ -158,7 +147,7 @@ type Verifier struct {
 	secret keySet
 	source source // nil without one
 	cache  *otter.Cache[[sha256.Size]byte, *token]
-	now    func() time.Time
+	now    func() time.Time // the clock, which tests set
 }
 
 var _ tenants.Verifier = (*Verifier)(nil)
@@ -176,15 +165,14 @@ func NewVerifier(ctx context.Context, cfg Config) (*Verifier, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	ru, err := cfg.rules()
-	if err != nil {
+	v := &Verifier{cfg: cfg, now: time.Now}
+	var err error
+	if v.rules, err = cfg.rules(v.time); err != nil {
 		return nil, err
 	}
-	secret, err := secretKey(cfg.Secret)
-	if err != nil {
+	if v.secret, err = secretKey(cfg.Secret); err != nil {
 		return nil, err
 	}
-	v := &Verifier{cfg: cfg, rules: ru, secret: secret, now: time.Now}
 	v.cache, err = otter.New(&otter.Options[[sha256.Size]byte, *token]{
 		MaximumWeight:    cacheBytes,
 		Weigher:          func(_ [sha256.Size]byte, t *token) uint32 { return uint32(len(t.text)) },
@@ -213,6 +201,8 @@ func (v *Verifier) Close() error {
 	}
 	return v.source.close()
 }
+
+func (v *Verifier) time() time.Time { return v.now() }
 
 // memory is how long a token that holds is remembered: no longer than it could hold.
 func (v *Verifier) memory(t *token) time.Duration {
@@ -247,7 +237,7 @@ func (v *Verifier) Verify(r *http.Request, hints []string) (*tenants.Claims, err
 			return nil, err
 		}
 	}
-	if err := tr.rules.check(t, v.now); err != nil {
+	if err := tr.rules.check(t); err != nil {
 		return nil, err
 	}
 	if !known {
@@ -278,7 +268,7 @@ func (v *Verifier) trust(ctx context.Context, t *token, hints []string) (trust, 
 	ru := v.rules
 	if o, ok := v.override(t, hints); ok {
 		var err error
-		if ru, err = v.cfg.with(o).rules(); err != nil {
+		if ru, err = v.cfg.with(o).rules(v.time); err != nil {
 			return trust{}, fmt.Errorf("settings of tenant %s: %w", o.Tenant, err)
 		}
 		if own, err := secretKey(o.Secret); err != nil {
