@@ -130,13 +130,23 @@ func explain(target string, f File, err error) error {
 	switch {
 	case errors.As(err, &failure):
 		return &Error{Target: target, File: f.String(), Line: lineOf(f.Up, failure), SQLState: failure.Err.Code,
-			Message: failure.Err.Message, Detail: failure.Err.Detail, hint: failure.Err.Hint, cause: failure.Err}
+			Message: failure.Err.Message, Detail: failure.Err.Detail, hint: advice(failure.Err), cause: failure.Err}
 	case errors.As(err, &busy):
 		return &LockError{Target: target, PID: busy.PID, Role: busy.Role, Waited: busy.Waited}
 	case f.Version > 0:
 		return fmt.Errorf("%s: %s: %w", target, f, err)
 	}
 	return fmt.Errorf("%s: %w", target, err)
+}
+
+// advice is the server's hint, or ours where its error has a meaning of its own on bound tables.
+func advice(err *pgconn.PgError) string {
+	const noSuchKey = "42830"
+	if err.Code == noSuchKey && err.Hint == "" {
+		return "the keys of a bound table lead with tenant_id: bind the new table first, then add " +
+			"foreign key (tenant_id, project_id) references projects (tenant_id, id)"
+	}
+	return err.Hint
 }
 
 // lineOf finds the line of a failure: where the server points, or else where the failing statement begins.

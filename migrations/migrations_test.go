@@ -169,6 +169,13 @@ func TestMigrator_Up(t *testing.T) {
 			t.Errorf("%v, %#v", err, e)
 		}
 	})
+	t.Run("a plain key to a bound table is answered with the line to write", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		_, err := d.up(set(table("a"), "create table b (a int references a (id));"), migrations.Config{})
+		wantState(t, err, "42830")
+		wantText(t, err, "foreign key (tenant_id, project_id) references projects (tenant_id, id)")
+	})
 	t.Run("what a file sets does not reach the ledger or the next file", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
