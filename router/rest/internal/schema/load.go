@@ -162,7 +162,7 @@ func (l *loader) relations() error {
 	var events int32
 	return each(l.ctx, l.q, selectRelations, []any{l.schema.names}, []any{&oid, &n.Schema, &n.Name, &view, &events}, func() {
 		const update, insert, del = 1 << 2, 1 << 3, 1 << 4 // as pg_relation_is_updatable counts its events
-		r := &Relation{Name: n, View: view, byName: map[string]int{},
+		r := &Relation{Name: n, View: view,
 			Insertable: events&insert != 0, Updatable: events&update != 0, Deletable: events&del != 0}
 		l.byOID[oid], l.schema.relations[n] = r, r
 		l.schema.inSchema[n.Schema] = append(l.schema.inSchema[n.Schema], n.Name)
@@ -178,7 +178,6 @@ func (l *loader) columns() error {
 		if r == nil { // made between the two queries
 			return
 		}
-		r.byName[name] = len(r.Columns)
 		r.Columns = append(r.Columns, Column{Name: name, Type: SQL(typ), Base: base, NotNull: notNull, Default: SQL(def)})
 		l.note('c', r.Schema, r.Name.Name, name, typ, base, def, fmt.Sprint(notNull))
 	})

@@ -32,8 +32,6 @@ type Relation struct {
 	// Scoped says that rows belong to a tenant: the relation was bound, or is a view that shows the tenant_id of
 	// a bound table. The column takes part in what is executed, but not in what requests are matched against.
 	Scoped bool
-
-	byName map[string]int
 }
 
 // TenantColumn is the column of bound relations.
@@ -66,8 +64,10 @@ func (s *Schema) Same(other *Schema) bool { return other != nil && s.digest == o
 
 // Column is the column of that name, nil when there is none.
 func (r *Relation) Column(name string) *Column {
-	if i, ok := r.byName[name]; ok {
-		return &r.Columns[i]
+	for i := range r.Columns {
+		if r.Columns[i].Name == name {
+			return &r.Columns[i]
+		}
 	}
 	return nil
 }
