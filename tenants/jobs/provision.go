@@ -199,8 +199,7 @@ func (p *provision) owned(ctx context.Context) error {
 	}
 	defer closeConn(conn)
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		sql := fmt.Sprintf("reassign owned by %s to %s", ident(templateOwnerOf(p.db.Server)), ident(ownerOf(p.db.ID)))
-		if _, err := tx.Exec(ctx, sql); err != nil {
+		if _, err := tx.Exec(ctx, takeOver(templateOwnerOf(p.db.Server), ownerOf(p.db.ID))); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
@@ -209,6 +208,21 @@ func (p *provision) owned(ctx context.Context) error {
 		}
 		return p.identify(ctx, tx)
 	})
+}
+
+// takeOver gives everything in the database from one owner to another, the schemas first: where the provisioner is no
+// superuser, the new owner of a function must be able to create in its schema.
+func takeOver(from, to string) string {
+	return fmt.Sprintf(`
+do $$
+declare
+  s name;
+begin
+  for s in select nspname from pg_namespace where nspowner = %[3]s::regrole loop
+    execute format('alter schema %%I owner to %%I', s, %[4]s);
+  end loop;
+end $$;
+reassign owned by %[1]s to %[2]s`, ident(from), ident(to), literal(from), literal(to))
 }
 
 // identify insists that a connection leads to the tenant's database.
