@@ -202,6 +202,10 @@ func (h home) socketDir(runtimeDir string) (string, error) {
 			errs = append(errs, fmt.Errorf("%s is too long for a socket", dir))
 			continue
 		}
+		if strings.ContainsAny(dir, `,"`) {
+			errs = append(errs, fmt.Errorf("%s would be read as a list", dir))
+			continue
+		}
 		if err := h.account.privateDir(dir); err != nil {
 			errs = append(errs, err)
 			continue

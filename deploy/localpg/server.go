@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse/rowhouse/deploy/localpg/internal/flock"
 )
@@ -276,11 +277,12 @@ func (s *Server) runOnOneThread(cmd *exec.Cmd) error {
 	return <-started
 }
 
+// awaitAnswer asks until the server answers. Recovery after a crash may take as long as it takes.
 func (s *Server) awaitAnswer(ctx context.Context) error {
 	for {
 		err := s.ask(ctx)
-		if err == nil {
-			return nil
+		if err == nil || !isStarting(err) {
+			return err
 		}
 		select {
 		case <-s.done:
@@ -290,6 +292,15 @@ func (s *Server) awaitAnswer(ctx context.Context) error {
 		case <-time.After(3 * time.Millisecond):
 		}
 	}
+}
+
+// isStarting says whether an error is what a server that is coming up gives.
+func isStarting(err error) bool {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code == "57P03" // cannot_connect_now
+	}
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 // ask connects once, and learns the version.
@@ -325,8 +336,9 @@ func socketDSN(socket, role, password, database string) string {
 	if password != "" {
 		user = url.UserPassword(role, password)
 	}
+	host := strings.ReplaceAll(url.QueryEscape(socket), "+", "%20") // a plus sign is no space to PostgreSQL's clients
 	// The port is part of the socket's name: without it a PGPORT in the environment would lead elsewhere.
-	return fmt.Sprintf("postgres://%s@/%s?host=%s&sslmode=disable&port=5432", user, url.PathEscape(database), url.QueryEscape(socket))
+	return fmt.Sprintf("postgres://%s@/%s?host=%s&sslmode=disable&port=5432", user, url.PathEscape(database), host)
 }
 
 // Socket is the directory of the server's socket.
