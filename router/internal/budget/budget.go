@@ -65,11 +65,11 @@ type Stat struct {
 	Share, Open, Waiting int
 	Dials, DialErrors    int64
 	// Refused dials found no permit in time.
-	Refused    int64
-	Reclaimed  int64
-	Lingered   int64 // closes after which the server did not let go in time
-	WaitedFor  time.Duration
-	WaitedDial int64
+	Refused   int64
+	Reclaimed int64
+	Lingered  int64 // closes after which the server did not let go in time
+	// WaitedFor is how long dials have waited for permits, all together.
+	WaitedFor time.Duration
 }
 
 // New makes a budget with nothing open.
@@ -170,7 +170,6 @@ func (b *Budget) acquire(ctx context.Context, deadline time.Time) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.stat.WaitedDial++
 	b.stat.WaitedFor += time.Since(began)
 	if !over {
 		return nil

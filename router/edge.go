@@ -1,0 +1,364 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// EdgeConfig is what an Edge lets in. The zero value works.
+type EdgeConfig struct {
+	// PathTenant takes /t/{tenant} off the path and keeps it for tenants.FromPath.
+	PathTenant bool
+
+	// QueryTenant is the query parameter that is taken out of the query and kept for tenants.FromQuery, such as __tenant.
+	//
+	// Empty means none.
+	QueryTenant string
+
+	// MaxBody is how many bytes a request's body may have. What reads it gets an *http.MaxBytesError beyond.
+	//
+	// Zero means 10 MiB.
+	MaxBody int64
+
+	// MaxTarget is how many bytes the path and query may have together.
+	//
+	// Zero means 16 KiB.
+	MaxTarget int
+
+	// MaxHeaders is how many bytes the headers may have together.
+	//
+	// Zero means 32 KiB.
+	MaxHeaders int
+
+	// TrustedProxies are those from whom X-Forwarded-For, -Host and -Proto are believed. From all others these headers
+	// are taken off, so that nothing further in believes them.
+	//
+	// Nil means nobody.
+	TrustedProxies []netip.Prefix
+
+	// Logger is told of panics.
+	//
+	// Nil means slog.Default().
+	Logger *slog.Logger
+}
+
+func (c EdgeConfig) withDefaults() EdgeConfig {
+	c.MaxBody = or(c.MaxBody, 10<<20)
+	c.MaxTarget = or(c.MaxTarget, 16<<10)
+	c.MaxHeaders = or(c.MaxHeaders, 32<<10)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+const headerRequestID = "X-Request-Id"
+
+// Edge is the outermost handler of the data plane. It gives every request an id, refuses what no handler should have to
+// look at, answers preflights, takes the tenant off path and query where that is asked for, and turns a panic into a 500.
+func Edge(next http.Handler, cfg EdgeConfig) http.Handler {
+	cfg = cfg.withDefaults()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := requestID(r)
+		w.Header().Set(headerRequestID, id)
+		seen := &writer{ResponseWriter: w}
+		defer recoverPanic(seen, r, cfg.Logger)
+		r = r.Clone(r.Context())
+		r.Header.Set(headerRequestID, id)
+		cfg.believe(r)
+		if allowOrigin(seen, r) {
+			return
+		}
+		if err := cfg.check(r); err != nil {
+			WriteError(seen, r, err)
+			return
+		}
+		r, err := cfg.strip(r)
+		if err != nil {
+			WriteError(seen, r, err)
+			return
+		}
+		r.Body = http.MaxBytesReader(seen, r.Body, cfg.MaxBody)
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// requestID is the request's own id if it has a fit one, else a new one.
+func requestID(r *http.Request) string {
+	if ids := r.Header.Values(headerRequestID); len(ids) == 1 && isRequestID(ids[0]) {
+		return ids[0]
+	}
+	return catalog.NewID[http.Request]().String()
+}
+
+func isRequestID(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 128
+}
+
+// writer remembers whether an answer has begun.
+type writer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (w *writer) WriteHeader(status int) {
+	w.begun = w.begun || status >= 200
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *writer) Write(b []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// recoverPanic answers 500, or breaks the connection off where an answer has begun: half of one must not look whole.
+func recoverPanic(w *writer, r *http.Request, log *slog.Logger) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	log.ErrorContext(r.Context(), "panic", "request_id", w.Header().Get(headerRequestID), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	if w.begun {
+		panic(http.ErrAbortHandler)
+	}
+	WriteError(w, r, errPanic)
+}
+
+var errPanic = errors.New("handler panicked")
+
+// badRequest is a request that is refused for its form.
+type badRequest struct {
+	status int
+	code   string
+	text   string
+}
+
+func (e *badRequest) Error() string   { return e.text }
+func (e *badRequest) Code() string    { return e.code }
+func (e *badRequest) Status() int     { return e.status }
+func (e *badRequest) Outcome() string { return notStarted }
+
+// methods are what a client may use; OPTIONS, because browsers ask.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+// hostGrammar reads a host strictly and answers ErrInvalid for what is none. The domain is nobody's.
+var hostGrammar = tenants.FromDomain("{tenant}.invalid")
+
+// check refuses a request for its form. Nothing is repaired.
+func (c EdgeConfig) check(r *http.Request) error {
+	switch {
+	case !slices.Contains(methods, r.Method):
+		return &methodError{badRequest{405, "method_not_allowed", "The method is not allowed."}}
+	case !strings.HasPrefix(r.RequestURI, "/") || r.URL.IsAbs() || r.URL.Host != "":
+		return &badRequest{400, "bad_target", "The request's target must be a path."}
+	case len(r.RequestURI) > c.MaxTarget:
+		return &badRequest{414, "target_too_long", "The path and query are too long."}
+	case headerBytes(r.Header) > c.MaxHeaders:
+		return &badRequest{431, "headers_too_large", "The headers are too large."}
+	case len(r.TransferEncoding) > 0 && r.Header.Get("Content-Length") != "":
+		return &badRequest{400, "bad_length", "The body's length is given in two ways."}
+	case r.Host == "":
+		return &badRequest{400, "tenant_invalid", "The request has no host."}
+	case hasEncoding(r):
+		return &badRequest{415, "encoding_unsupported", "A compressed body is not read."}
+	case r.ContentLength > c.MaxBody:
+		return &http.MaxBytesError{Limit: c.MaxBody}
+	}
+	if _, _, err := hostGrammar.Contribute(r); err != nil {
+		return &badRequest{400, "tenant_invalid", "The request's host is no host name."}
+	}
+	return checkPath(r.URL.EscapedPath())
+}
+
+// methodError says which methods there are.
+type methodError struct{ badRequest }
+
+// Hint lists the methods.
+func (*methodError) Hint() string { return "use one of " + strings.Join(methods, ", ") }
+
+func headerBytes(h http.Header) int {
+	n := 0
+	for name, values := range h {
+		for _, v := range values {
+			n += len(name) + len(v)
+		}
+	}
+	return n
+}
+
+func hasEncoding(r *http.Request) bool {
+	for _, v := range r.Header.Values("Content-Encoding") {
+		if !strings.EqualFold(v, "identity") {
+			return true
+		}
+	}
+	return false
+}
+
+// checkPath looks at each segment as it stands and decoded once. A path that could be read as another one is refused and
+// never cleaned.
+func checkPath(escaped string) error {
+	notFound := &badRequest{404, "not_found", "There is nothing at this path."}
+	segments := strings.Split(strings.TrimPrefix(escaped, "/"), "/")
+	for i, raw := range segments {
+		segment, err := url.PathUnescape(raw)
+		switch {
+		case err != nil, !utf8.ValidString(segment), strings.ContainsRune(segment, 0):
+			return &badRequest{400, "bad_target", "The path cannot be read."}
+		case segment == "." || segment == "..", strings.Contains(segment, "/"):
+			return notFound
+		case segment == "" && i < len(segments)-1:
+			return notFound
+		}
+	}
+	return nil
+}
+
+// strip takes the tenant off path and query.
+func (c EdgeConfig) strip(r *http.Request) (*http.Request, error) {
+	if c.PathTenant {
+		if rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/t/"); ok {
+			ref, path, _ := strings.Cut(rest, "/")
+			r = r.WithContext(tenants.WithPathTenant(r.Context(), ref)) // as it stands: an escape is no part of a name
+			if err := setPath(r, "/"+path); err != nil {
+				return r, err
+			}
+		}
+	}
+	if c.QueryTenant == "" || !strings.Contains(r.URL.RawQuery, c.QueryTenant) && !strings.Contains(r.URL.RawQuery, "%") {
+		return r, nil
+	}
+	return c.stripQuery(r)
+}
+
+func setPath(r *http.Request, escaped string) error {
+	path, err := url.PathUnescape(escaped)
+	if err != nil {
+		return &badRequest{400, "bad_target", "The path cannot be read."}
+	}
+	u := *r.URL
+	u.Path, u.RawPath = path, ""
+	if u.EscapedPath() != escaped {
+		u.RawPath = escaped
+	}
+	r.URL = &u
+	return nil
+}
+
+// stripQuery takes every pair of the tenant's parameter out and leaves the others byte for byte.
+func (c EdgeConfig) stripQuery(r *http.Request) (*http.Request, error) {
+	var kept, values []string
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		if name, err := url.QueryUnescape(key); err != nil || name != c.QueryTenant {
+			kept = append(kept, pair)
+			continue
+		}
+		text, err := url.QueryUnescape(value)
+		if err != nil {
+			return r, &badRequest{400, "tenant_invalid", "The tenant in the query cannot be read."}
+		}
+		values = append(values, text)
+	}
+	if values == nil {
+		return r, nil
+	}
+	r = r.WithContext(tenants.WithQueryTenant(r.Context(), values))
+	u := *r.URL
+	u.RawQuery = strings.Join(kept, "&")
+	r.URL = &u
+	return r, nil
+}
+
+// forwarded are the headers by which a proxy tells what it was asked.
+var forwarded = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Original-Host", "X-Real-Ip"}
+
+// believe takes over what a trusted proxy says of the host and the client, and takes off what anybody else says.
+func (c EdgeConfig) believe(r *http.Request) {
+	if !c.trusts(r.RemoteAddr) {
+		for _, name := range forwarded {
+			r.Header.Del(name)
+		}
+		return
+	}
+	if hosts := r.Header.Values("X-Forwarded-Host"); len(hosts) > 0 {
+		r.Host = strings.Join(hosts, ",") // two are no host, and refused as one
+	}
+	chain := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, address := range slices.Backward(chain) { // the nearest proxy wrote last; the first one we do not trust is the client
+		ip, err := netip.ParseAddr(strings.TrimSpace(address))
+		if err != nil {
+			return
+		}
+		r.RemoteAddr = netip.AddrPortFrom(ip, 0).String()
+		if !c.trusts(r.RemoteAddr) {
+			return
+		}
+	}
+}
+
+func (c EdgeConfig) trusts(remote string) bool {
+	from, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return false
+	}
+	for _, prefix := range c.TrustedProxies {
+		if prefix.Contains(from.Addr().Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// The headers of an answer that a browser's script may read: first those of PostgREST, then ours.
+const (
+	exposed     = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit"
+	exposedOurs = "Retry-After, X-Request-Id, Rowhouse-Outcome, Server-Timing, Preference-Applied"
+)
+
+// allowOrigin lets scripts of any origin read the answer, and answers a preflight, which can carry neither tenant nor
+// token. It says whether it was one.
+func allowOrigin(w http.ResponseWriter, r *http.Request) bool {
+	if r.Header.Get("Origin") == "" {
+		return false
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		h["Access-Control-Expose-Headers"] = []string{exposed, exposedOurs}
+		return false
+	}
+	allowed := []string{"Authorization"}
+	allowed = append(allowed, r.Header.Values("Access-Control-Request-Headers")...)
+	allowed = append(allowed, "Accept", "Accept-Language", "Content-Language")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD")
+	h.Set("Access-Control-Allow-Headers", strings.Join(allowed, ", "))
+	h.Set("Access-Control-Max-Age", "86400")
+	w.WriteHeader(http.StatusOK)
+	return true
+}
+
+// RequestID is the id that Edge gave the request; empty without an Edge.
+func RequestID(r *http.Request) string { return r.Header.Get(headerRequestID) }

@@ -1,0 +1,312 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/router/internal/lease"
+)
+
+// Directory says who lives where. It is satisfied by *tenants.Directory, in memory, and *catalog.Catalog, straight.
+//
+// One that also has Server(ctx, catalog.ServerID) (*catalog.Server, error) is asked for the budget of a server and for
+// its hosts, so that a changed address takes effect.
+type Directory interface {
+	// Tenant finds a tenant by id, name or alias.
+	Tenant(ctx context.Context, ref string) (*catalog.Tenant, error)
+	// Database finds a database.
+	Database(ctx context.Context, id catalog.DatabaseID) (*catalog.Database, error)
+	// ConnConfig says how to connect to a database as one of its logins. It is asked when a pool is made.
+	ConnConfig(ctx context.Context, id catalog.DatabaseID, login catalog.Login) (*pgx.ConnConfig, error)
+}
+
+// Registry knows the other replicas. It is satisfied by *catalog.Catalog.
+type Registry interface {
+	// Renew reports that this process lives and learns its share of each server's connections.
+	Renew(ctx context.Context, r catalog.Report) (*catalog.Grant, error)
+}
+
+// Config is how a router works. The zero value works.
+type Config struct {
+	// MaxPools is how many databases stay connected when nobody is using them.
+	// Databases in use are never cut off, so the number open can exceed it for a while.
+	//
+	// Zero means 1000.
+	MaxPools int
+
+	// MaxConnsPerDatabase is how many connections this process opens to one database at most.
+	//
+	// Zero means 10.
+	MaxConnsPerDatabase int
+
+	// IdleTimeout is how long a connection may do nothing before it is closed.
+	//
+	// Zero means 60 s.
+	IdleTimeout time.Duration
+
+	// AcquireTimeout is how long a transaction waits for a connection before it is refused as ErrOverloaded.
+	//
+	// Zero means 5 s.
+	AcquireTimeout time.Duration
+
+	// ConnectTimeout is how long a server has to accept a connection and to tell which database it leads to.
+	//
+	// Zero means 3 s.
+	ConnectTimeout time.Duration
+
+	// Roles are the database roles that a transaction may run as.
+	//
+	// Nil means anon, authenticated and service_role.
+	Roles []string
+
+	// AnonRole is the role of a request whose credential names none. A tenant's setting rest.anon_role comes first.
+	//
+	// Empty means anon, or with NoAnon that such requests are refused.
+	AnonRole string
+
+	// NoAnon refuses requests whose credential names no role, if the tenant's setting rest.anon_role does not allow them.
+	NoAnon bool
+
+	// Registry tells Run how much of each server's budget is ours.
+	//
+	// Nil: this process has the whole of it.
+	Registry Registry
+
+	// Instance is what Run reports of this process. Its revision is filled in.
+	//
+	// A zero id means a new one.
+	Instance catalog.Report
+
+	// Logger is told what went wrong with databases and servers.
+	//
+	// Nil means slog.Default().
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.MaxPools = or(c.MaxPools, 1000)
+	c.MaxConnsPerDatabase = or(c.MaxConnsPerDatabase, 10)
+	c.IdleTimeout = or(c.IdleTimeout, 60*time.Second)
+	c.AcquireTimeout = or(c.AcquireTimeout, 5*time.Second)
+	c.ConnectTimeout = or(c.ConnectTimeout, 3*time.Second)
+	if c.Roles == nil {
+		c.Roles = []string{"anon", "authenticated", "service_role"}
+	}
+	if c.AnonRole == "" && !c.NoAnon {
+		c.AnonRole = "anon"
+	}
+	if c.Instance.Instance.IsZero() {
+		c.Instance.Instance = catalog.NewID[catalog.Instance]()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func or[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.MaxPools < 0 || c.MaxConnsPerDatabase < 0:
+		return errors.New("router: a number of pools or connections is negative")
+	case c.IdleTimeout < 0 || c.AcquireTimeout < 0 || c.ConnectTimeout < 0:
+		return errors.New("router: a timeout is negative")
+	case c.NoAnon && c.AnonRole != "":
+		return errors.New("router: an anonymous role is given and refused at once")
+	case c.AnonRole != "" && !slices.Contains(c.Roles, c.AnonRole):
+		return fmt.Errorf("router: anonymous role %q is not among the roles", c.AnonRole)
+	}
+	for _, role := range c.Roles {
+		if role == "" || len(role) > 63 || slices.Contains([]byte(role), 0) {
+			return fmt.Errorf("router: %q cannot be a role", role)
+		}
+	}
+	return nil
+}
+
+// Router lends connections of tenants' databases. It is safe for concurrent use.
+type Router struct {
+	dir   Directory
+	cfg   Config
+	log   *slog.Logger
+	frame *frame
+	pools *lease.Cache[poolKey, *pool]
+
+	mu      sync.Mutex // guards servers
+	servers map[catalog.ServerID]*server
+}
+
+// New makes a router over a directory. It connects to nothing yet.
+func New(dir Directory, cfg Config) (*Router, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), servers: map[catalog.ServerID]*server{}}
+	rt.pools = lease.New(lease.Config[poolKey, *pool]{
+		Size: cfg.MaxPools, Open: rt.openPool, Retire: (*pool).retire, Close: (*pool).close,
+	})
+	return rt, nil
+}
+
+// renewal is how often Run tells the registry that this process lives: three times in a lease.
+const renewal = catalog.Lease / 3
+
+// Run reports this process to the registry and keeps to the share of each server's connections that it learns, until ctx
+// ends. It need not run for the router to work: without it the whole budget is this process's.
+func (rt *Router) Run(ctx context.Context) error {
+	if rt.cfg.Registry == nil {
+		<-ctx.Done()
+		return nil
+	}
+	defer rt.leave(ctx)
+	tick := time.NewTicker(renewal)
+	defer tick.Stop()
+	for {
+		if err := rt.renew(ctx); err != nil && ctx.Err() == nil {
+			rt.log.WarnContext(ctx, "share of connections not renewed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (rt *Router) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewal)
+	defer cancel()
+	report := rt.cfg.Instance
+	if d, ok := rt.dir.(interface{ Revision() int64 }); ok {
+		report.Revision = d.Revision()
+	}
+	grant, err := rt.cfg.Registry.Renew(ctx, report)
+	if err != nil {
+		return err
+	}
+	for id, share := range grant.Connections {
+		rt.server(id).budget.SetShare(share)
+	}
+	return nil
+}
+
+func (rt *Router) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	report := rt.cfg.Instance
+	report.Leaving = true
+	if _, err := rt.cfg.Registry.Renew(ctx, report); err != nil {
+		rt.log.WarnContext(ctx, "registry not told that this process leaves", "err", err)
+	}
+}
+
+// drain is how long Close waits for what is lent.
+const drain = 30 * time.Second
+
+// Close lends nothing more and waits until everything lent is back and closed, at most half a minute.
+func (rt *Router) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	if err := rt.pools.Close(ctx); err != nil {
+		rt.log.Warn("router closed while connections were lent", "pools", rt.pools.Stat().Draining)
+	}
+}
+
+// Begin begins a transaction that sees only the rows of ctx's tenant. See BeginTx.
+func (rt *Router) Begin(ctx context.Context) (pgx.Tx, error) { return rt.BeginTx(ctx, pgx.TxOptions{}) }
+
+// BeginTx begins a transaction in the database of ctx's tenant, in its scope and as its session's role.
+//
+// The transaction belongs to the tenant: each of its methods refuses a context of another one with ErrWrongTenant. The
+// first of Commit and Rollback gives the connection back. A nested Begin is a savepoint. Large objects are not available:
+// no policy fences them. For a read-only tenant the transaction is READ ONLY, and asking for ReadWrite is ErrReadOnly.
+//
+// It answers tenants.ErrNoTenant without a tenant in ctx (the host's session has none), what the tenant's state says,
+// ErrOverloaded or ErrUnavailable.
+func (rt *Router) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error) {
+	s, err := rt.scope(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	tx, again, err := rt.begin(ctx, s)
+	if again {
+		tx, _, err = rt.begin(ctx, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return tx, nil
+}
+
+// begin borrows a connection and sends the scope's flight. When that fails because the connection was dead, nothing ran
+// and another may do better.
+func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, again bool, err error) {
+	l, err := rt.borrow(ctx, s.database)
+	if err != nil {
+		return nil, false, err
+	}
+	if _, err := flight(ctx, l.pgx(), s.open); err != nil {
+		dead := l.pgx().IsClosed()
+		l.destroy()
+		return nil, dead && ctx.Err() == nil, refuse(ctx, err)
+	}
+	return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, false, nil
+}
+
+// BeginFunc runs fn in a transaction and commits it. An error of fn comes back as it is, after the rollback; so does a
+// panic. Called within fn, it opens a transaction of its own.
+func (rt *Router) BeginFunc(ctx context.Context, fn func(pgx.Tx) error) error {
+	tx, err := rt.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+// Lend lends a connection for one transaction that fn sends by itself, in one flight if it likes. Fn calls open on its
+// pipeline first: that queues BEGIN and the tenant's scope and says how many results they produce. The rest, COMMIT
+// included, is fn's. A connection that fn leaves in a transaction is destroyed.
+//
+// When fn's error says that nothing ran (Outcome() "not_started"), fn is called once more, with another connection.
+func (rt *Router) Lend(ctx context.Context, opts pgx.TxOptions, fn func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error) error {
+	s, err := rt.scope(ctx, opts)
+	if err != nil {
+		return err
+	}
+	again, err := rt.lend(ctx, s, fn)
+	if again && ctx.Err() == nil {
+		_, err = rt.lend(ctx, s, fn)
+	}
+	return err
+}
+
+func (rt *Router) lend(ctx context.Context, s *scope, fn func(*pgx.Conn, func(*pgconn.Pipeline) int) error) (again bool, err error) {
+	l, err := rt.borrow(ctx, s.database)
+	if err != nil {
+		return false, err
+	}
+	defer l.giveBack()
+	err = fn(l.pgx(), s.open)
+	return outcomeOf(err) == notStarted, err
+}
