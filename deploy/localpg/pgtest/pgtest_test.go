@@ -23,7 +23,7 @@ func TestDB(t *testing.T) {
 		t.Run("inner", func(t *testing.T) {
 			a, b := pgtest.DB(t), pgtest.DB(t)
 			names = []string{a.Name(), b.Name()}
-			exec(t, a.Conn(t), "create table only_here()")
+			execute(t, a.Conn(t), "create table only_here()")
 			if one[bool](t, b.Conn(t), "select to_regclass('only_here') is not null") {
 				t.Error("a table of one database is in the other")
 			}
@@ -49,10 +49,10 @@ func TestDB(t *testing.T) {
 		t.Run("inner", func(t *testing.T) {
 			from, to := pgtest.DB(t), pgtest.DB(t)
 			names = []string{from.Name(), to.Name()}
-			exec(t, from.Conn(t), "create table things (id int primary key)", "create publication p for all tables",
+			execute(t, from.Conn(t), "create table things (id int primary key)", "create publication p for all tables",
 				"select pg_create_logical_replication_slot('"+from.Name()+"', 'pgoutput')",
 				"select pg_create_logical_replication_slot('idle_"+from.Name()+"', 'pgoutput')")
-			exec(t, to.Conn(t), "create table things (id int primary key)",
+			execute(t, to.Conn(t), "create table things (id int primary key)",
 				"create subscription "+to.Name()+" connection '"+keywords(t, from.DSN())+"' publication p with (create_slot = false, slot_name = '"+from.Name()+"')")
 			await(t, server, "select coalesce(bool_or(active), false) from pg_replication_slots where slot_name = $1", from.Name())
 		})
@@ -109,11 +109,11 @@ func TestRole(t *testing.T) {
 			var password string
 			role, password = pgtest.Role(t, "LOGIN NOINHERIT")
 			for _, d := range []*pgtest.Database{a, b} {
-				exec(t, d.Conn(t), "create schema authorization "+role, "create table given()", "grant select on given to "+role,
+				execute(t, d.Conn(t), "create schema authorization "+role, "create table given()", "grant select on given to "+role,
 					"grant connect on database "+d.Name()+" to "+role)
-				exec(t, connect(t, d.DSNAs(role, password)), "create table "+role+".mine()")
+				execute(t, connect(t, d.DSNAs(role, password)), "create table "+role+".mine()")
 			}
-			exec(t, server, "alter database "+b.Name()+" owner to "+role)
+			execute(t, server, "alter database "+b.Name()+" owner to "+role)
 		})
 		if n := one[int](t, server, "select count(*) from pg_roles where rolname = $1", role); n != 0 {
 			t.Error("the role is still there")
@@ -125,7 +125,7 @@ func TestRole(t *testing.T) {
 		var role string
 		t.Run("inner", func(t *testing.T) {
 			role, _ = pgtest.Role(t, "NOLOGIN")
-			exec(t, pgtest.DB(t).Conn(t), "create schema authorization "+role)
+			execute(t, pgtest.DB(t).Conn(t), "create schema authorization "+role)
 		})
 		if n := one[int](t, server, "select count(*) from pg_roles where rolname = $1", role); n != 0 {
 			t.Error("the role is still there")
@@ -149,7 +149,7 @@ func TestTemplate(t *testing.T) {
 			if n := one[int](t, conn, "select count(*) from things"); n != 1 {
 				t.Errorf("%d rows, want the template's one", n)
 			}
-			exec(t, conn, "insert into things values (2)")
+			execute(t, conn, "insert into things values (2)")
 		}
 		if builds != 1 {
 			t.Errorf("built %d times", builds)
@@ -194,7 +194,7 @@ func one[T any](t testing.TB, db querier, sql string, args ...any) T {
 	return v
 }
 
-func exec(t testing.TB, conn *pgx.Conn, statements ...string) {
+func execute(t testing.TB, conn *pgx.Conn, statements ...string) {
 	t.Helper()
 	for _, sql := range statements {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
