@@ -175,14 +175,11 @@ func (h *house) names(t testing.TB, sql string) []string {
 	return names
 }
 
-// clean drops what the catalog's operations made on the server, and insists that all of it was marked.
+// clean drops what the catalog's operations made on the server.
 func (h *house) clean(t testing.TB) {
-	ctx := context.WithoutCancel(t.Context())
-	conn, err := pgx.Connect(ctx, pgtest.ServerDSN(t))
-	must(t, err)
-	defer conn.Close(ctx)
+	conn := h.admin(t)
 	all := func(sql string) []string {
-		rows, err := conn.Query(ctx, sql, h.mark())
+		rows, err := conn.Query(context.WithoutCancel(t.Context()), sql, h.mark())
 		must(t, err)
 		names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		must(t, err)
@@ -195,6 +192,15 @@ func (h *house) clean(t testing.TB) {
 	for _, name := range all(`select rolname from pg_roles where starts_with(shobj_description(oid, 'pg_authid'), $1)`) {
 		exec(t, conn, fmt.Sprintf("drop role %q", name))
 	}
+}
+
+// admin is a superuser's connection for a cleanup, when the test's context has ended.
+func (h *house) admin(t testing.TB) *pgx.Conn {
+	ctx := context.WithoutCancel(t.Context())
+	conn, err := pgx.Connect(ctx, pgtest.ServerDSN(t))
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close(ctx) })
+	return conn
 }
 
 func exec(t testing.TB, conn *pgx.Conn, sql string) {
