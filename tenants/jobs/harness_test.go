@@ -56,7 +56,7 @@ func newHouse(t testing.TB, attributes string) *house {
 	must(t, err)
 	must(t, jobs.Migrate(ctx, conn))
 	// Clones of one template are one catalog, and its id is in the marks on the server that all tests share.
-	exec(t, conn, `update rowhouse.catalog set id = gen_random_uuid()`)
+	mustExec(t, conn, `update rowhouse.catalog set id = gen_random_uuid()`)
 	must(t, conn.Close(ctx))
 
 	h.super, err = pgx.Connect(ctx, pgtest.ServerDSN(t))
@@ -186,11 +186,11 @@ func (h *house) clean(t testing.TB) {
 		return names
 	}
 	for _, name := range all(`select datname from pg_database where starts_with(shobj_description(oid, 'pg_database'), $1)`) {
-		exec(t, conn, fmt.Sprintf("alter database %q is_template false", name))
-		exec(t, conn, fmt.Sprintf("drop database %q with (force)", name))
+		mustExec(t, conn, fmt.Sprintf("alter database %q is_template false", name))
+		mustExec(t, conn, fmt.Sprintf("drop database %q with (force)", name))
 	}
 	for _, name := range all(`select rolname from pg_roles where starts_with(shobj_description(oid, 'pg_authid'), $1)`) {
-		exec(t, conn, fmt.Sprintf("drop role %q", name))
+		mustExec(t, conn, fmt.Sprintf("drop role %q", name))
 	}
 }
 
@@ -203,7 +203,7 @@ func (h *house) admin(t testing.TB) *pgx.Conn {
 	return conn
 }
 
-func exec(t testing.TB, conn *pgx.Conn, sql string) {
+func mustExec(t testing.TB, conn *pgx.Conn, sql string) {
 	t.Helper()
 	if _, err := conn.Exec(context.WithoutCancel(t.Context()), sql); err != nil {
 		t.Errorf("%s: %v", sql, err)

@@ -294,20 +294,20 @@ func TestRunner_Work_foreign(t *testing.T) {
 	}
 	op := h.create(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
 	migrator := "rowhouse_migrator_" + h.server.ID.Compact()[20:]
-	exec(t, h.super, "create role "+migrator)
+	mustExec(t, h.super, "create role "+migrator)
 	fails(op, "placed")
-	exec(t, h.super, "drop role "+migrator)
+	mustExec(t, h.super, "drop role "+migrator)
 
 	_, db := h.tenant(t, "initech")
-	exec(t, h.super, "create database "+db.Name)
-	exec(t, h.super, "comment on database "+db.Name+" is 'rowhouse catalog=00000000-0000-0000-0000-000000000000 db="+db.ID.String()+" op=x'")
-	t.Cleanup(func() { exec(t, h.admin(t), "drop database x_"+db.Name) })
+	mustExec(t, h.super, "create database "+db.Name)
+	mustExec(t, h.super, "comment on database "+db.Name+" is 'rowhouse catalog=00000000-0000-0000-0000-000000000000 db="+db.ID.String()+" op=x'")
+	t.Cleanup(func() { mustExec(t, h.admin(t), "drop database x_"+db.Name) })
 	before := h.describe(t, db.Name)
 	fails(op, "roles")
 	if after := h.describe(t, db.Name); after != before {
 		t.Errorf("foreign database changed from %s to %s", before, after)
 	}
-	exec(t, h.super, "alter database "+db.Name+" rename to x_"+db.Name)
+	mustExec(t, h.super, "alter database "+db.Name+" rename to x_"+db.Name)
 
 	_, err := h.runner.Work(t.Context(), op.ID)
 	must(t, err)
