@@ -129,6 +129,18 @@ func (h *house) login(t testing.TB, db *catalog.Database, dbname string) *pgx.Co
 	return conn
 }
 
+// as connects as one of the server's logins in the role of another.
+func (h *house) as(t testing.TB, db *catalog.Database, login catalog.Login, role string) *pgx.Conn {
+	t.Helper()
+	cfg, err := h.catalog.ServerConnConfig(t.Context(), db.Server, catalog.DatabaseID{}, db.Name, login)
+	must(t, err)
+	cfg.RuntimeParams["role"] = role
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
+}
+
 func TestRunner_Run_shared(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, "")
