@@ -83,6 +83,7 @@ var keys = []key{
 	{name: "rest.anon_role", fallback: "anon", kind: text, help: "role of requests without a token; empty refuses them"},
 	{name: "rest.max_rows", fallback: "1000", kind: count, help: "rows of one answer"},
 	{name: "rest.tx_end", fallback: "commit", kind: words("commit", "commit-allow-override", "rollback", "rollback-allow-override"), help: "how a request's transaction ends"},
+	{name: "rest.pre_request", kind: text, help: "a function called first in every transaction"},
 	{name: "rest.max_body", fallback: "10MiB", kind: size, help: "size of a request's body"},
 	{name: "jobs.enabled", fallback: "true", kind: boolean, help: "carry out operations in this process"},
 	{name: "log.level", fallback: "info", kind: words("debug", "info", "warn", "error"), help: "what is logged"},

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,11 +35,12 @@ type house struct {
 	verifier  *identity.Verifier
 	resolver  *tenants.Resolver
 	health    *health
+	instance  catalog.InstanceID // this process among those of the catalog
 }
 
 // newHouse puts the rooms together, lowest first. The catalog stays the caller's to close.
 func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, log *slog.Logger) (*house, error) {
-	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat)}
+	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance]()}
 	h.health = &health{directory: h.directory}
 	var err error
 	if h.router, err = router.New(h.directory, h.routerConfig()); err != nil {
@@ -46,7 +49,7 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, log *slog.
 	if h.verifier, err = identity.NewVerifier(ctx, h.identityConfig()); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
-	if h.runner, err = jobs.New(cat, jobs.Config{Logger: log}); err != nil {
+	if h.runner, err = jobs.New(cat, jobs.Config{Instance: h.instance, Logger: log}); err != nil {
 		return nil, err
 	}
 	h.service = tenants.NewService(cat, h.runner)
@@ -56,15 +59,17 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, log *slog.
 
 func (h *house) routerConfig() router.Config {
 	c := h.config
+	host, _ := os.Hostname()
 	return router.Config{
 		MaxPools:            c.Int("router.max_pools"),
 		MaxConnsPerDatabase: c.Int("router.max_conns_per_database"),
 		IdleTimeout:         c.duration("router.idle_timeout"),
 		AcquireTimeout:      c.duration("router.acquire_timeout"),
 		ConnectTimeout:      c.duration("router.connect_timeout"),
+		AnonRole:            c.String("rest.anon_role"),
+		NoAnon:              c.String("rest.anon_role") == "",
 		Registry:            h.catalog,
-		Works:               c.Bool("jobs.enabled"),
-		Version:             release,
+		Instance:            catalog.Report{Instance: h.instance, Host: host, Version: release, Works: c.Bool("jobs.enabled")},
 		Logger:              h.log,
 	}
 }
@@ -80,8 +85,8 @@ func (h *house) identityConfig() identity.Config {
 		TenantClaim:     c.String("auth.tenant_claim"),
 		RoleClaim:       c.String("auth.role_claim"),
 		Leeway:          c.duration("auth.leeway"),
-		RequireExp:      c.Bool("auth.require_exp"),
-		RequireAudience: c.Bool("auth.require_audience"),
+		RequireExp:      new(c.Bool("auth.require_exp")),
+		RequireAudience: new(c.Bool("auth.require_audience")),
 		Logger:          h.log,
 	}
 }
@@ -117,9 +122,10 @@ func (h *house) newResolver() *tenants.Resolver {
 func (h *house) edgeConfig() router.EdgeConfig {
 	c := h.config
 	cfg := router.EdgeConfig{MaxBody: c.Int64("rest.max_body"), Logger: h.log}
-	for _, signal := range c.Strings("tenancy.resolve.order") {
-		cfg.Path = cfg.Path || signal == "path"
-		cfg.Query = cfg.Query || signal == "query"
+	order := c.Strings("tenancy.resolve.order")
+	cfg.PathTenant = slices.Contains(order, "path")
+	if slices.Contains(order, "query") {
+		cfg.QueryTenant = "__tenant"
 	}
 	for _, network := range c.Strings("tenancy.trusted_proxies") {
 		prefix, err := netip.ParsePrefix(network)
@@ -157,6 +163,7 @@ func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 		MaxRows:         effective(h, t, "rest.max_rows", h.config.Int64("rest.max_rows")),
 		MaxBody:         effective(h, t, "rest.max_body", h.config.Int64("rest.max_body")),
 		TxEnd:           effective(h, t, "rest.tx_end", h.config.String("rest.tx_end")),
+		PreRequest:      effective(h, t, "rest.pre_request", h.config.String("rest.pre_request")),
 	}
 	if db.Adopted {
 		o.Fingerprint = db.ID.String() // its owner makes DDL without us
@@ -255,8 +262,7 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 	stopServing()
 	err = errors.Join(parts.Wait(), err)
 	h.router.Close()
-	h.verifier.Close()
-	return err
+	return errors.Join(err, h.verifier.Close())
 }
 
 // unlessDone forgets the error of a part that was told to stop.

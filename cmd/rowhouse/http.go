@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/router"
 	"github.com/rowhouse/rowhouse/router/rest"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -27,7 +28,12 @@ func (h *house) publicHandler() (http.Handler, error) {
 	rest.Register(e.Group("/rest/v1", resolve), rest.New(h.router, rest.Config{
 		PerRequest: h.restOptions, Error: router.WriteError, Logger: h.log,
 	}))
-	session := identity.NewHandler(identity.HandlerConfig{})
+	session := identity.NewHandler(identity.HandlerConfig{
+		AnonRole: func(t *catalog.Tenant) string {
+			return effective(h, t, "rest.anon_role", h.config.String("rest.anon_role"))
+		},
+		Error: router.WriteError,
+	})
 	e.Group("/tenant/v1", resolve).Any("/*", echo.WrapHandler(session))
 	return router.Edge(e, h.edgeConfig()), nil
 }

@@ -16,8 +16,9 @@ func (h *house) metrics() http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		gauge("rowhouse_pools", "Pools of databases that are open.", func() float64 { return float64(h.router.Stat().Pools) }),
-		gauge("rowhouse_leases", "Leases of pools that are lent out.", func() float64 { return float64(h.router.Stat().Leases) }),
+		gauge("rowhouse_pools", "Pools of databases that are kept.", func() float64 { return float64(h.router.Stat().Pools.Kept) }),
+		gauge("rowhouse_pools_draining", "Pools that are pushed out or stale and still lent.", func() float64 { return float64(h.router.Stat().Pools.Draining) }),
+		gauge("rowhouse_connections", "Connections open to all servers, idle ones included.", h.connections),
 		gauge("rowhouse_catalog_revision", "Revision of the catalog that this process knows.", func() float64 { return float64(h.directory.Stat().Revision) }),
 		gauge("rowhouse_catalog_age_seconds", "Seconds since the catalog last answered.", func() float64 { return h.directory.Stat().Age.Seconds() }),
 		gauge("rowhouse_tenants", "Tenants this process knows.", func() float64 { return float64(h.directory.Stat().Tenants) }),
@@ -28,6 +29,14 @@ func (h *house) metrics() http.Handler {
 		}, func() float64 { return 1 }),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+func (h *house) connections() float64 {
+	open := 0
+	for _, s := range h.router.Stat().Servers {
+		open += s.Open
+	}
+	return float64(open)
 }
 
 func gauge(name, help string, value func() float64) prometheus.Collector {

@@ -117,7 +117,7 @@ func (a *app) createTenantToken(ctx context.Context, tenant, role, subject strin
 // mintFor signs a token of a tenant under the configured secret.
 func mintFor(cfg *config, t *catalog.Tenant, role, subject string, ttl time.Duration) (string, error) {
 	token, err := identity.Mint(catalog.NewSecret(cfg.String("auth.jwt_secret")), identity.MintConfig{
-		Tenant: t.ID.String(), Role: role, Subject: subject, TTL: ttl,
+		Tenant: t.ID, Role: role, Subject: subject, TTL: ttl,
 		Issuer: cfg.String("auth.issuer"), Audience: cfg.String("auth.audience"),
 		TenantClaim: cfg.String("auth.tenant_claim"), RoleClaim: cfg.String("auth.role_claim"),
 	})

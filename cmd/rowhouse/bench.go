@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhouse/rowhouse/cmd/rowhouse/internal/bench"
+)
+
+// benchmarks by name. Each gets a dev of its own to measure.
+var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Report, error){
+	"route": (*app).benchRoute,
+	"start": (*app).benchStart,
+}
+
+type benchRow struct{ bench.Result }
+
+func (benchRow) columns() []string {
+	return []string{"name", "value", "unit", "baseline", "baseline value", "ratio", ""}
+}
+
+func (b benchRow) row() []any {
+	if b.Baseline == "" {
+		return []any{b.Name, fmt.Sprintf("%.1f", b.Value), b.Unit, "", "", "", b.Means}
+	}
+	return []any{b.Name, fmt.Sprintf("%.1f", b.Value), b.Unit, b.Baseline, fmt.Sprintf("%.1f", b.BaselineValue), fmt.Sprintf("%.2f", b.Ratio), b.Means}
+}
+
+func (a *app) bench() *cobra.Command {
+	var quick bool
+	c := &cobra.Command{
+		Use: "bench (route|start)", Short: "Measure rowhouse beside baselines, in one run, as ratios", Args: exactly("NAME"),
+		ValidArgs: []string{"route", "start"},
+		RunE: a.do(func(ctx context.Context, args []string) error {
+			measure, ok := benchmarks[args[0]]
+			if !ok {
+				return usage("no benchmark %q: there are route and start", args[0])
+			}
+			length := bench.Full
+			if quick {
+				length = bench.Quick
+			}
+			report, err := measure(a, ctx, length)
+			if err != nil {
+				return err
+			}
+			if a.output == "table" {
+				return a.print(rows(report.Results, func(r bench.Result) benchRow { return benchRow{r} }))
+			}
+			return a.print(report)
+		}),
+	}
+	c.Flags().BoolVar(&quick, "quick", false, "end within 40 seconds")
+	return c
+}
+
+// benchDev is a dev in a process of its own, on data that is thrown away.
+type benchDev struct {
+	devState
+	dir string
+	cmd *exec.Cmd
+}
+
+func startBenchDev(ctx context.Context, dir string) (*benchDev, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	d := &benchDev{dir: dir, cmd: exec.CommandContext(ctx, self, "dev", "-o", "json", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", dir)}
+	d.cmd.Cancel = func() error { return d.cmd.Process.Signal(syscall.SIGTERM) }
+	d.cmd.WaitDelay = 20 * time.Second
+	d.cmd.Stderr = os.Stderr
+	out, err := d.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &d.devState)
+	}
+	if err != nil {
+		return nil, errors.Join(errors.New("dev for the benchmark did not start"), d.stop())
+	}
+	return d, nil
+}
+
+func (d *benchDev) stop() error {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	return d.cmd.Wait()
+}
+
+// benchDir is a directory that PostgreSQL's user can enter, also when we are root.
+func benchDir() (string, func(), error) {
+	above, err := os.MkdirTemp("", "rowhouse-bench-")
+	if err != nil {
+		return "", nil, err
+	}
+	return filepath.Join(above, "data"), func() { _ = os.RemoveAll(above) }, os.Chmod(above, 0o755)
+}
+
+func (a *app) benchRoute(ctx context.Context, l bench.Length) (bench.Report, error) {
+	dir, clean, err := benchDir()
+	if err != nil {
+		return bench.Report{}, err
+	}
+	defer clean()
+	d, err := startBenchDev(ctx, dir)
+	if err != nil {
+		return bench.Report{}, err
+	}
+	defer func() { _ = d.stop() }()
+	a.data = dir
+	cfg, err := a.devConfig()
+	if err != nil {
+		return bench.Report{}, err
+	}
+	log := a.logger("error", "text")
+	cat, err := openCatalog(ctx, cfg, log)
+	if err != nil {
+		return bench.Report{}, err
+	}
+	defer cat.Close()
+	h, err := newHouse(ctx, cfg, cat, log)
+	if err != nil {
+		return bench.Report{}, err
+	}
+	defer h.router.Close()
+	handler, err := h.publicHandler()
+	if err != nil {
+		return bench.Report{}, err
+	}
+	if err := h.directory.Load(ctx); err != nil {
+		return bench.Report{}, err
+	}
+	following, stop := context.WithCancel(ctx)
+	followed := make(chan struct{})
+	go func() { defer close(followed); _ = h.directory.Run(following) }()
+	defer func() { stop(); <-followed }()
+	measured := bench.House{Catalog: cat, Router: h.router, Handler: handler}
+	for name, into := range map[string]*bench.Tenant{"acme": &measured.Shared, "initech": &measured.Dedicated} {
+		if *into, err = h.benchTenant(ctx, name); err != nil {
+			return bench.Report{}, err
+		}
+	}
+	return bench.Route(ctx, measured, l)
+}
+
+func (h *house) benchTenant(ctx context.Context, name string) (bench.Tenant, error) {
+	t, err := h.directory.Tenant(ctx, name)
+	if err != nil {
+		return bench.Tenant{}, err
+	}
+	token, err := mintFor(h.config, t, "authenticated", "bench", time.Hour)
+	return bench.Tenant{Tenant: t, Token: token}, err
+}
+
+// benchStart measures how long a dev takes until it serves: on a machine that has never seen it, and again.
+func (a *app) benchStart(ctx context.Context, l bench.Length) (bench.Report, error) {
+	dir, clean, err := benchDir()
+	if err != nil {
+		return bench.Report{}, err
+	}
+	defer clean()
+	report := bench.Report{Bench: "start"}
+	took := func() (float64, error) {
+		began := time.Now()
+		d, err := startBenchDev(ctx, dir)
+		if err != nil {
+			return 0, err
+		}
+		ms := float64(time.Since(began).Microseconds()) / 1000
+		return ms, d.stop()
+	}
+	first, err := took()
+	if err != nil {
+		return report, err
+	}
+	again := 0.0
+	for range l.Rounds {
+		ms, err := took()
+		if err != nil {
+			return report, err
+		}
+		again += ms / float64(l.Rounds)
+	}
+	report.Results = []bench.Result{
+		{Name: "first_start", Value: first, Unit: "ms", Means: "initdb, catalog, three tenants with rows, until everything serves"},
+		{Name: "second_start", Value: again, Unit: "ms", Baseline: "first_start", BaselineValue: first, Ratio: again / first, Means: "the same data again, until everything serves; the mean of the rounds"},
+	}
+	return report, nil
+}
