@@ -166,6 +166,14 @@ func TestBind_keys(t *testing.T) {
 				"t_name_key: UNIQUE NULLS NOT DISTINCT (tenant_id, name)",
 				"t_pkey: PRIMARY KEY (id)",
 			}},
+		{name: "a tenant_id that was there and could be null",
+			sql:  `create table t (tenant_id uuid, a int); create index i on t (a); select rowhouse.bind('t')`,
+			want: []string{"CREATE INDEX i ON btree (tenant_id, a)"}},
+		{name: "an optional table's unique key that leads with the tenant already, but takes two nulls for different",
+			sql: `create table t (id uuid primary key, tenant_id uuid not null, name text, unique (tenant_id, name)); create unique index i on t (tenant_id, lower(name));
+				select rowhouse.bind_optional('t')`,
+			want: []string{"CREATE UNIQUE INDEX i ON btree (tenant_id, lower(name)) NULLS NOT DISTINCT",
+				"t_pkey: PRIMARY KEY (id)", "t_tenant_id_name_key: UNIQUE NULLS NOT DISTINCT (tenant_id, name)"}},
 		{name: "an optional table's keys out are composite",
 			sql: `create table p (id int primary key); create table t (id uuid primary key, p int references p on delete set null);
 				select rowhouse.bind('p'); select rowhouse.bind_optional('t')`,
@@ -238,6 +246,11 @@ func TestBind_keys(t *testing.T) {
 		if got := one[string](t, owner, "select pg_get_constraintdef(oid) from pg_constraint where conname = 'no_clash'"); got !=
 			"EXCLUDE USING gist (tenant_id WITH =, room WITH &&, during WITH &&)" {
 			t.Errorf("got %s", got)
+		}
+		mustExec(t, owner, "alter table x add constraint mine exclude using gist (during with &&, tenant_id with =)", "select rowhouse.bind('x')")
+		if got := one[string](t, owner, "select pg_get_constraintdef(oid) from pg_constraint where conname = 'mine'"); got !=
+			"EXCLUDE USING gist (during WITH &&, tenant_id WITH =)" {
+			t.Errorf("one that holds the tenant was changed: %s", got)
 		}
 	})
 }

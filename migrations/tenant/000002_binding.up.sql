@@ -110,7 +110,7 @@ begin
   if schema in ('pg_catalog', 'information_schema') or schema like 'pg\_%' then
     raise exception '% belongs to the system', target using errcode = '42501';
   end if;
-  if c.relowner <> current_user::regrole then
+  if pg_get_userbyid(c.relowner) <> current_user then
     raise exception '% belongs to role %, not to %', target, c.relowner::regrole, current_user using errcode = '42501',
       hint = 'declare tables in migrations, which run as the database''s owner';
   end if;
@@ -247,8 +247,8 @@ begin
     if substr(def, stop + 1, 10) = ' INCLUDE (' then
       stop := rowhouse.closing(def, stop + 10);
     end if;
-    def := concat(format('create %sindex %I on %s using %I (tenant_id, ', case when i.indisunique then 'unique ' end, ic.relname,
-                         i.indrelid::regclass, am),
+    def := concat(format('create %sindex %I on %s using %I (%s', case when i.indisunique then 'unique ' end, ic.relname,
+                         i.indrelid::regclass, am, case when pg_get_indexdef(index, 1, true) <> 'tenant_id' then 'tenant_id, ' end),
                   substr(def, length(head) + 1, stop - length(head)),
                   case when i.indisunique and not i.indnullsnotdistinct and kind = 'bind_optional' then ' nulls not distinct' end,
                   substr(def, stop + 1));
