@@ -315,7 +315,10 @@ func (r *run) session(ctx context.Context) (err error) {
 	if err != nil && (conn.IsClosed() || ctx.Err() != nil) {
 		return err // closing the connection gives the lock back
 	}
-	return errors.Join(err, drv.Unlock())
+	if lockErr := drv.Unlock(); lockErr != nil {
+		return errors.Join(err, explain(r.target.Name, File{}, lockErr))
+	}
+	return err
 }
 
 // work is what is done under the lock.

@@ -314,7 +314,7 @@ begin
     end if;
     continue when not key.conindid = any (indexes) and case
       when parent_kind = 'bind' then paired and (key.confdeltype not in ('n', 'd') or key.delete_columns is not null)
-      else parent_kind = 'reference' or paired
+      else parent_kind = 'reference'
     end;
     insert into rowhouse.parked_keys
     select key.conrelid, key.conname, key.confrelid,
