@@ -64,7 +64,7 @@ func (r *Runner) attempt(ctx context.Context, id catalog.OperationID) (verdict, 
 	// The verdict is recorded even when the context that carried the work has ended.
 	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if ctx.Err() != nil {
+	if errors.Is(ctx.Err(), context.Canceled) { // a deadline is the step's own fault
 		err = errLeaving
 	}
 	return r.settle(settling, op, err)
@@ -182,7 +182,7 @@ func (r *Runner) fail(ctx context.Context, op *catalog.Operation, why string) er
 // carryOut does the steps of an operation that are not recorded yet.
 func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
 	if op.Kind != tenants.KindProvision {
-		return permanently("operation of kind %q is not known here", op.Kind)
+		return unknown("kind " + op.Kind)
 	}
 	p, err := r.newProvision(ctx, op)
 	if err != nil {
@@ -205,10 +205,15 @@ func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
 	return nil
 }
 
+// unknown leaves an operation to a later program.
+func unknown(what string) error {
+	return &waitError{10 * time.Second, what + " is not known to this program"}
+}
+
 // step does one step and records it. The last one is recorded by its own effect.
 func (r *Runner) step(ctx context.Context, op *catalog.Operation, name string, do func(context.Context) error) error {
 	if do == nil {
-		return permanently("step %q is not known here", name)
+		return unknown("step " + name)
 	}
 	if err := fp.Hit("provision." + name + ".before"); err != nil {
 		return err

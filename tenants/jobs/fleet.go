@@ -171,7 +171,7 @@ func (f *fleet) count(ctx context.Context, result migrations.Result) {
 // one migrates a database and records what became of it, also when ctx ended meanwhile.
 func (f *fleet) one(ctx context.Context, m migrations.Member) migrations.Result {
 	db := f.databases[m.Name]
-	result, schema := f.bring(ctx, f.migrator, m.Target)
+	result, schema := f.bring(ctx, f.migrator, m.Target, "")
 	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if schema.Chain == "" { // not even read

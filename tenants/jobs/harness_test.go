@@ -81,7 +81,7 @@ func (h *house) open(t testing.TB, cfg jobs.Config) (*catalog.Catalog, *jobs.Run
 	t.Helper()
 	keys, err := keyring.Open(h.keys)
 	must(t, err)
-	cat, err := catalog.Open(t.Context(), h.dsn, catalog.Config{Keys: keys, MaxConns: 8})
+	cat, err := catalog.Open(t.Context(), h.dsn, catalog.Config{Keys: keys})
 	must(t, err)
 	t.Cleanup(cat.Close)
 	if cfg.Logger == nil {

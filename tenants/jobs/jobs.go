@@ -195,7 +195,7 @@ func (r *Runner) Work(ctx context.Context, id catalog.OperationID) (*catalog.Ope
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("operation %s: %w", id, ctx.Err())
-		case <-time.After(next.after):
+		case <-time.After(max(next.after, 20*time.Millisecond)):
 		}
 	}
 }

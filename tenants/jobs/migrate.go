@@ -57,17 +57,24 @@ func filesOf(set *catalog.MigrationSet) []migrations.File {
 type fingerprintKey struct{}
 
 // takeFingerprint runs on the migrator's own connection, under its lock, and leaves the fingerprint where bring looks.
-func takeFingerprint(ctx context.Context, conn *pgx.Conn) error {
-	fingerprint, err := migrations.Fingerprint(ctx, conn)
+func takeFingerprint(ctx context.Context, conn *pgx.Conn) (err error) {
 	if into, ok := ctx.Value(fingerprintKey{}).(*string); ok {
-		*into = fingerprint
+		*into, err = migrations.Fingerprint(ctx, conn)
 	}
 	return err
 }
 
-// bring brings one database to the migrator's version, and says which schema it has then.
-func (r *Runner) bring(ctx context.Context, m *migrations.Migrator, t migrations.Target) (migrations.Result, catalog.Migrated) {
-	var fingerprint string
-	result, _ := m.Up(context.WithValue(ctx, fingerprintKey{}, &fingerprint), t) // the error is in the result too
+// bring brings one database to the migrator's version, and says which schema it has then. Its fingerprint is known already
+// where it was cloned from a current template: it is the template's, and reading it costs more than all the rest.
+func (r *Runner) bring(ctx context.Context, m *migrations.Migrator, t migrations.Target, known string) (migrations.Result, catalog.Migrated) {
+	fingerprint := known
+	taking := ctx
+	if known == "" {
+		taking = context.WithValue(ctx, fingerprintKey{}, &fingerprint)
+	}
+	result, _ := m.Up(taking, t) // the error is in the result too
+	if known != "" && result.From != result.To {
+		return r.bring(ctx, m, t, "")
+	}
 	return result, catalog.Migrated{Version: result.To.Number, Chain: result.To.Chain, Fingerprint: fingerprint}
 }

@@ -56,7 +56,7 @@ func (p *provision) placeAlone(ctx context.Context) (id catalog.DatabaseID, err 
 	if err != nil {
 		return id, err
 	}
-	err = p.update(ctx, "database.create", p.tenant.Ref(), map[string]any{"server": server.Name, "kind": catalog.Dedicated}, func(tx *catalog.Tx) error {
+	err = p.update(ctx, "database.create", p.tenant.Ref(), map[string]any{"server": server.Name, "kind": catalog.Dedicated}, func(tx *catalog.Tx) (err error) {
 		id, err = p.newDatabase(ctx, tx, server.ID, catalog.Dedicated)
 		return err
 	})
@@ -83,7 +83,7 @@ func (p *provision) placeShared(ctx context.Context) (id catalog.DatabaseID, err
 		if err != nil {
 			return id, err
 		}
-		err = p.update(ctx, "database.create", p.tenant.Ref(), map[string]any{"server": server.Name, "kind": catalog.Shared}, func(tx *catalog.Tx) error {
+		err = p.update(ctx, "database.create", p.tenant.Ref(), map[string]any{"server": server.Name, "kind": catalog.Shared}, func(tx *catalog.Tx) (err error) {
 			id, err = p.makeShared(ctx, tx, server.ID, chain)
 			return err
 		})

@@ -23,6 +23,8 @@ type provision struct {
 	tenant *catalog.Tenant
 	db     *catalog.Database // nil until the tenant is placed
 	server *host             // nil until a step needs it
+	// fingerprint is that of the template which this attempt has cloned.
+	fingerprint string
 }
 
 func (r *Runner) newProvision(ctx context.Context, op *catalog.Operation) (*provision, error) {
@@ -154,8 +156,8 @@ func (p *provision) database(ctx context.Context) error {
 	case there != nil && (there.Comment != "" || there.Owner != owner || there.Open):
 		return permanently("database %q is there and not this catalog's", p.db.Name)
 	case there == nil:
-		template, err := p.template(ctx, h)
-		if err != nil {
+		var template string
+		if template, p.fingerprint, err = p.template(ctx, h); err != nil {
 			return err
 		}
 		if err := h.exec(ctx, "create database %s template %s owner %s allow_connections false strategy wal_log",
@@ -246,7 +248,7 @@ func (p *provision) migrated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, schema := p.bring(ctx, set.Migrator, p.targetOf(p.db))
+	result, schema := p.bring(ctx, set.Migrator, p.targetOf(p.db), p.fingerprint)
 	if result.Err != nil {
 		return result.Err
 	}

@@ -38,8 +38,11 @@ func TestRunner_Work_dedicated(t *testing.T) {
 			_, neighbour := h.made(t, tenants.TenantSpec{Name: "umbrella", Placement: catalog.Dedicated})
 			h.checkServer(t, db)
 			h.checkLogin(t, tenant, db, neighbour)
-			if db.Fingerprint != neighbour.Fingerprint {
-				t.Error("two databases of one set have different fingerprints")
+			// What the catalog says of a clone was read from its template.
+			fingerprint, err := migrations.Fingerprint(t.Context(), h.as(t, db, catalog.LoginMigrator, db.Name+"_o"))
+			must(t, err)
+			if db.Fingerprint != fingerprint {
+				t.Errorf("catalog says fingerprint %s, database has %s", db.Fingerprint, fingerprint)
 			}
 		})
 	}
@@ -324,6 +327,45 @@ func TestRunner_Work_foreign(t *testing.T) {
 	_, err := h.runner.Work(t.Context(), op.ID)
 	must(t, err)
 	h.checkWhole(t, op.ID, "initech")
+}
+
+// A shared database whose maker failed is taken over by the next tenant that needs one, and the first one moves in after.
+func TestRunner_Work_sharedTakenOver(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "")
+	migrator := "rowhouse_migrator_" + h.server.ID.Compact()[20:]
+	mustExec(t, h.super, "create role "+migrator)
+	op, err := h.runner.Work(t.Context(), h.create(t, tenants.TenantSpec{Name: "acme"}).ID)
+	must(t, err)
+	if op.State != catalog.OperationFailed {
+		t.Fatalf("operation is %s", op.State)
+	}
+	mustExec(t, h.super, "drop role "+migrator)
+	_, db := h.made(t, tenants.TenantSpec{Name: "globex"})
+	_, err = h.service.RetryOperation(t.Context(), op.ID)
+	must(t, err)
+	op, err = h.runner.Work(t.Context(), op.ID)
+	must(t, err)
+	if acme, _ := h.tenant(t, "acme"); op.State != catalog.OperationDone || acme.Database != db.ID {
+		t.Errorf("acme's operation is %s: %s; it lives in %s, want %s", op.State, op.Error, acme.Database, db.ID)
+	}
+	h.checkWhole(t, op.ID, "acme")
+}
+
+func TestRunner_Work_noServer(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "")
+	must(t, h.catalog.Update(t.Context(), catalog.Event{Action: "test"}, func(tx *catalog.Tx) error {
+		_, err := tx.Exec(t.Context(), `update rowhouse.servers set state = 'drained'`)
+		return err
+	}))
+	for _, placement := range []catalog.Placement{catalog.Shared, catalog.Dedicated} {
+		op, err := h.runner.Work(t.Context(), h.create(t, tenants.TenantSpec{Name: "on-" + string(placement), Placement: placement}).ID)
+		must(t, err)
+		if op.State != catalog.OperationFailed || !strings.Contains(op.Error, "server with room") {
+			t.Errorf("%s: operation is %s: %q", placement, op.State, op.Error)
+		}
+	}
 }
 
 func (h *house) describe(t testing.TB, name string) (text string) {

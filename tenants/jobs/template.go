@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,52 +15,54 @@ import (
 // keptTemplates is how many templates of this catalog stay on a server: while replicas of two versions run, each needs one.
 const keptTemplates = 2
 
-// template is the name of a database that has the active set already. It is built by whoever needs it first, under a lock,
-// and is closed: with a session on it, CREATE DATABASE would fail.
-func (p *provision) template(ctx context.Context, h *host) (string, error) {
+// template is the name of a database that has the active set already, and its fingerprint. It is built by whoever needs it
+// first, under a lock, and is closed: with a session on it, CREATE DATABASE would fail.
+func (p *provision) template(ctx context.Context, h *host) (name, fingerprint string, err error) {
 	set, err := p.born(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	latest := set.Latest()
-	name := fmt.Sprintf("rh_tpl_v%d_%.8s_%s", latest.Number, latest.Chain, tail(p.db.Server))
-	mark := markOf(p.catalog.ID(), "server="+p.db.Server.String()) + "template=" + latest.Chain
-	if done, err := h.isTemplate(ctx, name, mark); done || err != nil {
-		return name, err
+	name = fmt.Sprintf("rh_tpl_v%d_%.8s_%s", latest.Number, latest.Chain, tail(p.db.Server))
+	mark := p.serverMark() + "template=" + latest.Chain + " fingerprint="
+	if fingerprint, err = h.templateMarked(ctx, name, mark); fingerprint != "" || err != nil {
+		return name, fingerprint, err
 	}
-	return name, h.under(ctx, lockKey(p.catalog.ID(), "templates of server "+p.db.Server.String()), func() error {
-		if done, err := h.isTemplate(ctx, name, mark); done || err != nil {
+	return name, fingerprint, h.under(ctx, lockKey(p.catalog.ID(), "templates of server "+p.db.Server.String()), func() (err error) {
+		if fingerprint, err = h.templateMarked(ctx, name, mark); fingerprint != "" || err != nil {
 			return err
 		}
-		if err := p.buildTemplate(ctx, h, set.Migrator, name, mark); err != nil {
+		if fingerprint, err = p.buildTemplate(ctx, h, set.Migrator, name, mark); err != nil {
 			return fmt.Errorf("template %s: %w", name, err)
 		}
 		return h.dropTemplates(ctx, p.serverMark(), name)
 	})
 }
 
-func (h *host) isTemplate(ctx context.Context, name, mark string) (bool, error) {
+// templateMarked is the fingerprint in the template's mark, empty where there is no such template.
+func (h *host) templateMarked(ctx context.Context, name, mark string) (string, error) {
 	there, err := h.database(ctx, name)
 	if err != nil || there == nil {
-		return false, err
+		return "", err
 	}
-	if there.Comment != mark || !there.Template || there.Open {
-		return false, permanently("database %q is there and not this catalog's template", name)
+	fingerprint, ours := strings.CutPrefix(there.Comment, mark)
+	if !ours || fingerprint == "" || !there.Template || there.Open {
+		return "", permanently("database %q is there and not this catalog's template", name)
 	}
-	return true, nil
+	return fingerprint, nil
 }
 
 // buildTemplate fills a database under a name of its own and renames it at the end: what has a template's name is whole.
-func (p *provision) buildTemplate(ctx context.Context, h *host, m *migrations.Migrator, name, mark string) error {
+func (p *provision) buildTemplate(ctx context.Context, h *host, m *migrations.Migrator, name, mark string) (fingerprint string, err error) {
 	building := "rh_tpl_build_" + p.db.Server.Compact()
 	if err := p.clearBuilding(ctx, h, building); err != nil {
-		return err
+		return "", err
 	}
 	if err := h.exec(ctx, "create database %s template template0 encoding 'UTF8' allow_connections false", ident(building)); err != nil {
-		return err
+		return "", err
 	}
 	if err := fp.Hit(pointTemplateCreated); err != nil {
-		return err
+		return "", err
 	}
 	owner := templateOwnerOf(p.db.Server)
 	var open script
@@ -69,23 +72,24 @@ func (p *provision) buildTemplate(ctx context.Context, h *host, m *migrations.Mi
 	open.add("grant create on database %s to %s", ident(building), ident(owner))
 	open.add("alter database %s allow_connections true", ident(building))
 	if err := h.run(ctx, open); err != nil {
-		return err
+		return "", err
 	}
 	if err := p.handOver(ctx, building, owner); err != nil {
-		return err
+		return "", err
 	}
-	if result, _ := p.bring(ctx, m, p.target(p.db.Server, building, owner, building)); result.Err != nil {
-		return result.Err
+	result, schema := p.bring(ctx, m, p.target(p.db.Server, building, owner, building), "")
+	if result.Err != nil {
+		return "", result.Err
 	}
 	if err := fp.Hit(pointTemplateFilled); err != nil {
-		return err
+		return "", err
 	}
 	var done script
 	done.add("revoke all on database %s from %s, %s", ident(building), ident(migratorOf(p.db.Server)), ident(owner))
 	done.add("alter database %s is_template true allow_connections false", ident(building))
 	done.add("alter database %s rename to %s", ident(building), ident(name))
-	done.add("comment on database %s is %s", ident(name), literal(mark))
-	return h.run(ctx, done)
+	done.add("comment on database %s is %s", ident(name), literal(mark+schema.Fingerprint))
+	return schema.Fingerprint, h.run(ctx, done)
 }
 
 // clearBuilding drops what a builder that was killed left behind. Under the lock nobody else builds.
