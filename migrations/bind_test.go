@@ -144,6 +144,9 @@ func TestBind_keys(t *testing.T) {
 		{name: "MATCH FULL of one column becomes SIMPLE",
 			sql:  `create table p (id int primary key); create table t (p int references p match full); select rowhouse.bind('p'); select rowhouse.bind('t')`,
 			want: []string{"t_p_fkey: FOREIGN KEY (tenant_id, p) REFERENCES p(tenant_id, id)"}},
+		{name: "a foreign key that may be deferred but is not at first",
+			sql:  `create table p (id int primary key); create table t (p int references p deferrable); select rowhouse.bind('p'); select rowhouse.bind('t')`,
+			want: []string{"t_p_fkey: FOREIGN KEY (tenant_id, p) REFERENCES p(tenant_id, id) DEFERRABLE"}},
 		{name: "a key to itself",
 			sql: `create table t (id int primary key, up int references t); select rowhouse.bind('t')`,
 			want: []string{"t_pkey: PRIMARY KEY (tenant_id, id)",
@@ -359,6 +362,17 @@ func TestBind_existingRows(t *testing.T) {
 			_, err := tx.Exec(t.Context(), "select rowhouse.bind('t')")
 			wantState(t, err, "23503")
 		})
+	})
+	t.Run("a key that waits is forgotten with its table", func(t *testing.T) {
+		for _, dropped := range []string{"p", "t"} {
+			inTx(t, owner, func(tx pgx.Tx) {
+				execTx(t, tx, `create table p (id int primary key); create table t (p int references p); select rowhouse.bind('t')`)
+				if n := oneTx[int](t, tx, "select count(*) from rowhouse.parked_keys"); n != 1 {
+					t.Fatalf("%d keys wait, want 1", n)
+				}
+				execTx(t, tx, "drop table "+dropped+"; drop table if exists p; select rowhouse.check_migration()")
+			})
+		}
 	})
 	t.Run("FORCE stands again after a foreign key was restored", func(t *testing.T) {
 		inTx(t, owner, func(tx pgx.Tx) {

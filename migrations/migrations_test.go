@@ -290,6 +290,22 @@ func TestMigrator_Up(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("a pooled connection is refused, and no lock of it stays", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		m, err := migrations.ForTenants(nil, migrations.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := d.target()
+		target.Connect = func(ctx context.Context) (*pgx.Conn, error) {
+			return d.connectThrough(ctx, func(conn net.Conn) net.Conn { return &pooling{Conn: conn} })
+		}
+		if _, err := m.Up(t.Context(), target); !errors.Is(err, migrations.ErrPooled) {
+			t.Errorf("%v", err)
+		}
+		d.migrate(nil)
+	})
 	t.Run("schema public open to everybody is closed, and a schema of somebody else is named", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
@@ -617,8 +633,8 @@ func TestMigrator_faults(t *testing.T) {
 	})
 }
 
-// connectLosing is a Connect whose connection breaks while the answer to a marked message is awaited.
-func (d *database) connectLosing(ctx context.Context, marker string, before func()) (*pgx.Conn, error) {
+// connectThrough connects a migrator through a network connection of the test's.
+func (d *database) connectThrough(ctx context.Context, wrap func(net.Conn) net.Conn) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(d.DSNAs(d.migrator, d.migratorPass))
 	if err != nil {
 		return nil, err
@@ -627,9 +643,33 @@ func (d *database) connectLosing(ctx context.Context, marker string, before func
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		return &losing{Conn: conn, marker: []byte(marker), before: sync.OnceFunc(before)}, err
+		if err != nil {
+			return nil, err
+		}
+		return wrap(conn), nil
 	}
 	return pgx.ConnectConfig(ctx, config)
+}
+
+// connectLosing is connectThrough a connection that breaks while the answer to a marked message is awaited.
+func (d *database) connectLosing(ctx context.Context, marker string, before func()) (*pgx.Conn, error) {
+	before = sync.OnceFunc(before)
+	return d.connectThrough(ctx, func(conn net.Conn) net.Conn { return &losing{Conn: conn, marker: []byte(marker), before: before} })
+}
+
+// pooling is a connection whose backend is another than the one that the client was told of.
+type pooling struct {
+	net.Conn
+	done bool
+}
+
+func (c *pooling) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if i := bytes.Index(b[:n], []byte{'K', 0, 0, 0, 12}); i >= 0 && !c.done {
+		b[i+8] ^= 1 // the process id's last byte
+		c.done = true
+	}
+	return n, err
 }
 
 // losing is a connection that breaks while the answer to a marked message is awaited.
