@@ -1,0 +1,269 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// Client is an Operator over HTTP. Its errors are those of the near one, and *Problem where the API told more.
+type Client struct {
+	base  string
+	token catalog.Secret
+	http  *http.Client
+}
+
+var _ tenants.Operator = (*Client)(nil)
+
+// How long an answer may take and how large it may be.
+const (
+	answerTime = 30 * time.Second
+	answerSize = 64 << 20
+)
+
+// NewClient makes a client of the API at an address such as http://127.0.0.1:8081. It connects to nothing yet.
+func NewClient(address string, token catalog.Secret) (*Client, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("admin url must be http://host:port or https://host: %w", catalog.ErrInvalid)
+	case token.IsZero() || strings.ContainsAny(token.Reveal(), " \t\r\n"):
+		return nil, fmt.Errorf("operator token is missing or has spaces in it: %w", catalog.ErrInvalid)
+	}
+	return &Client{
+		base:  strings.TrimSuffix(u.Scheme+"://"+u.Host+u.EscapedPath(), "/") + basePath,
+		token: token,
+		http: &http.Client{Timeout: answerTime, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // the token is for this host
+		}},
+	}, nil
+}
+
+// do sends a request and reads its answer into out, if there is one to read into.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
+		}
+		body = bytes.NewReader(text)
+	}
+	target := c.base + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return fmt.Errorf("%w: request cannot be made", catalog.ErrInvalid)
+	}
+	r.Header.Set("Authorization", "Bearer "+c.token.Reveal())
+	r.Header.Set("Accept", "application/json")
+	if in != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("admin api: %w", err)
+	}
+	defer answer.Body.Close()
+	return read(answer, out)
+}
+
+func read(answer *http.Response, out any) error {
+	text, err := io.ReadAll(io.LimitReader(answer.Body, answerSize))
+	switch {
+	case err != nil:
+		return fmt.Errorf("admin api: %w", err)
+	case answer.StatusCode >= 300:
+		return refusal(answer, text)
+	case out == nil:
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return errors.New("admin api: its answer cannot be read; is it a rowhouse?")
+	}
+	return nil
+}
+
+// refusal is the problem that the API answered with. What is none comes from something in between.
+func refusal(answer *http.Response, text []byte) error {
+	p := new(Problem)
+	if strings.HasPrefix(answer.Header.Get("Content-Type"), "application/problem+json") && json.Unmarshal(text, p) == nil && p.Code != "" {
+		return p
+	}
+	return fmt.Errorf("admin api answered %d, and not as a rowhouse does", answer.StatusCode)
+}
+
+// about says what an error is about, where the API was not told to repeat it.
+func about(noun, ref string, err error) error {
+	if errors.Is(err, catalog.ErrNotFound) {
+		return fmt.Errorf("%s %q: %w", noun, ref, catalog.ErrNotFound)
+	}
+	return err
+}
+
+// every reads all pages of a list.
+func every[Item any](ctx context.Context, c *Client, path string, query url.Values, paged bool) ([]Item, error) {
+	if query == nil {
+		query = url.Values{}
+	}
+	if paged {
+		query.Set("limit", "1000")
+	}
+	all := []Item{}
+	for {
+		var one list[Item]
+		if err := c.do(ctx, http.MethodGet, path, query, nil, &one); err != nil {
+			return nil, err
+		}
+		all = append(all, one.Items...)
+		if one.NextCursor == nil || len(one.Items) == 0 {
+			return all, nil
+		}
+		query.Set("cursor", *one.NextCursor)
+	}
+}
+
+// one reads a row.
+func one[Row any](ctx context.Context, c *Client, method, path string, in any) (*Row, error) {
+	row := new(Row)
+	if err := c.do(ctx, method, path, nil, in, row); err != nil {
+		return nil, err
+	}
+	return row, nil
+}
+
+func tenantQuery(tenant string) url.Values {
+	if tenant == "" {
+		return nil
+	}
+	return url.Values{"tenant": {tenant}}
+}
+
+// CreateTenant begins to provision a tenant.
+func (c *Client) CreateTenant(ctx context.Context, spec tenants.TenantSpec) (*catalog.Operation, error) {
+	return one[catalog.Operation](ctx, c, http.MethodPost, "/tenants", spec)
+}
+
+// Tenant finds a tenant by id, name or alias.
+func (c *Client) Tenant(ctx context.Context, ref string) (*catalog.Tenant, error) {
+	t, err := one[catalog.Tenant](ctx, c, http.MethodGet, "/tenants/"+url.PathEscape(ref), nil)
+	return t, about("tenant", ref, err)
+}
+
+// Tenants lists tenants by name.
+func (c *Client) Tenants(ctx context.Context) ([]*catalog.Tenant, error) {
+	return every[*catalog.Tenant](ctx, c, "/tenants", nil, true)
+}
+
+// SuspendTenant stops serving a tenant.
+func (c *Client) SuspendTenant(ctx context.Context, ref, reason string) error {
+	in := map[string]string{"reason": reason}
+	return about("tenant", ref, c.do(ctx, http.MethodPost, "/tenants/"+url.PathEscape(ref)+"/suspend", nil, in, nil))
+}
+
+// ResumeTenant serves a tenant again.
+func (c *Client) ResumeTenant(ctx context.Context, ref string) error {
+	return about("tenant", ref, c.do(ctx, http.MethodPost, "/tenants/"+url.PathEscape(ref)+"/resume", nil, nil, nil))
+}
+
+// Operation finds an operation.
+func (c *Client) Operation(ctx context.Context, id catalog.OperationID) (*catalog.Operation, error) {
+	op, err := one[catalog.Operation](ctx, c, http.MethodGet, "/operations/"+id.String(), nil)
+	return op, about("operation", id.String(), err)
+}
+
+// Operations lists the newest.
+func (c *Client) Operations(ctx context.Context, tenant string) ([]*catalog.Operation, error) {
+	all, err := every[*catalog.Operation](ctx, c, "/operations", tenantQuery(tenant), true)
+	return all, about("tenant", tenant, err)
+}
+
+// OperationEvents lists what happened to an operation.
+func (c *Client) OperationEvents(ctx context.Context, id catalog.OperationID, after int64) ([]*catalog.OperationEvent, error) {
+	query := url.Values{"after": {strconv.FormatInt(after, 10)}}
+	all, err := every[*catalog.OperationEvent](ctx, c, "/operations/"+id.String()+"/events", query, false)
+	return all, about("operation", id.String(), err)
+}
+
+// RetryOperation makes a failed operation go on at its step.
+func (c *Client) RetryOperation(ctx context.Context, id catalog.OperationID) (*catalog.Operation, error) {
+	op, err := one[catalog.Operation](ctx, c, http.MethodPost, "/operations/"+id.String()+":retry", nil)
+	return op, about("operation", id.String(), err)
+}
+
+// AddServer registers a server and how its provisioner connects.
+func (c *Client) AddServer(ctx context.Context, spec tenants.ServerSpec) (*catalog.Server, error) {
+	in := map[string]any{"name": spec.Name, "dsn": spec.DSN.Reveal(), "max_connections": spec.MaxConnections}
+	return one[catalog.Server](ctx, c, http.MethodPost, "/servers", in)
+}
+
+// Server finds a server by id or name.
+func (c *Client) Server(ctx context.Context, ref string) (*catalog.Server, error) {
+	server, err := one[catalog.Server](ctx, c, http.MethodGet, "/servers/"+url.PathEscape(ref), nil)
+	return server, about("server", ref, err)
+}
+
+// Servers lists servers by name.
+func (c *Client) Servers(ctx context.Context) ([]*catalog.Server, error) {
+	return every[*catalog.Server](ctx, c, "/servers", nil, false)
+}
+
+// SetSetting stores what the host decides.
+func (c *Client) SetSetting(ctx context.Context, tenant, key string, value json.RawMessage) error {
+	in := map[string]json.RawMessage{"value": value}
+	return about("tenant", tenant, c.do(ctx, http.MethodPut, "/settings/"+url.PathEscape(key), tenantQuery(tenant), in, nil))
+}
+
+// UnsetSetting takes back what SetSetting stored.
+func (c *Client) UnsetSetting(ctx context.Context, tenant, key string) error {
+	return about("tenant", tenant, c.do(ctx, http.MethodDelete, "/settings/"+url.PathEscape(key), tenantQuery(tenant), nil, nil))
+}
+
+// Settings are what the host decided.
+func (c *Client) Settings(ctx context.Context, tenant string) (map[string]json.RawMessage, error) {
+	all, err := every[setting](ctx, c, "/settings", tenantQuery(tenant), false)
+	if err != nil {
+		return nil, about("tenant", tenant, err)
+	}
+	values := make(map[string]json.RawMessage, len(all))
+	for _, s := range all {
+		values[s.Key] = s.Value
+	}
+	return values, nil
+}
+
+// CreateToken makes an operator's token.
+func (c *Client) CreateToken(ctx context.Context, spec tenants.TokenSpec) (catalog.Secret, *catalog.Token, error) {
+	if spec.Permissions == nil {
+		spec.Permissions = []string{}
+	}
+	in := map[string]any{"subject": spec.Subject, "permissions": spec.Permissions, "ttl": spec.TTL.String()}
+	made, err := one[newToken](ctx, c, http.MethodPost, "/tokens", in)
+	if err != nil {
+		return catalog.Secret{}, nil, err
+	}
+	return catalog.NewSecret(made.Text), &made.Token, nil
+}
+
+// Tokens lists operators' tokens.
+func (c *Client) Tokens(ctx context.Context) ([]*catalog.Token, error) {
+	return every[*catalog.Token](ctx, c, "/tokens", nil, false)
+}
+
+// RevokeToken ends an operator's token.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	return about("token", id, c.do(ctx, http.MethodDelete, "/tokens/"+url.PathEscape(id), nil, nil, nil))
+}

@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/rowhouse/rowhouse/catalog"
+)
+
+// operationBody is an operation and how far it has come.
+type operationBody struct {
+	catalog.Operation
+	Progress progress `json:"progress"`
+}
+
+type progress struct {
+	Done  int `json:"done"`
+	Total int `json:"total"`
+}
+
+func bodyOf(op *catalog.Operation) *operationBody {
+	done, total := op.Progress()
+	return &operationBody{*op, progress{done, total}}
+}
+
+// operationOutput is an operation; one that was just accepted says where to look for it, and when.
+type operationOutput struct {
+	Location   string `header:"Location"`
+	RetryAfter string `header:"Retry-After"`
+	Body       *operationBody
+}
+
+func accepted(op *catalog.Operation, err error) (*operationOutput, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &operationOutput{operationsPath + "/" + op.ID.String(), "1", bodyOf(op)}, nil
+}
+
+type operationInput struct {
+	ID catalog.OperationID `path:"id" maxLength:"36" minLength:"36"`
+}
+
+type listOperationsInput struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many items at most"`
+	Cursor string `query:"cursor" maxLength:"200" doc:"The next_cursor of the page before"`
+	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
+}
+
+func (s *service) registerOperations() {
+	const tag = "Operations"
+	add(s, route{"list-operations", tag, "List operations, the newest first", http.MethodGet, "/operations", permitOpsRead, 0},
+		func(ctx context.Context, in *listOperationsInput) (*listOutput[*operationBody], error) {
+			all, err := s.operator.Operations(ctx, in.Tenant)
+			if err != nil {
+				return nil, err
+			}
+			bodies := make([]*operationBody, len(all))
+			for i, op := range all {
+				bodies[i] = bodyOf(op)
+			}
+			query := url.Values{}
+			if in.Tenant != "" {
+				query.Set("tenant", in.Tenant)
+			}
+			return page(operationsPath, query, pageInput{in.Limit, in.Cursor}, bodies, func(b *operationBody) string { return b.ID.String() }, descending)
+		})
+	add(s, route{"get-operation", tag, "Show an operation", http.MethodGet, "/operations/{id}", permitOpsRead, 0},
+		func(ctx context.Context, in *operationInput) (*operationOutput, error) {
+			op, err := s.operator.Operation(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			return &operationOutput{Body: bodyOf(op)}, nil
+		})
+	add(s, route{"retry-operation", tag, "Make a failed operation go on at its step", http.MethodPost, `/operations/{id}/\:retry`, permitOpsRetry, http.StatusAccepted},
+		func(ctx context.Context, in *operationInput) (*operationOutput, error) {
+			return accepted(s.operator.RetryOperation(ctx, in.ID))
+		})
+	s.registerEvents(tag)
+}

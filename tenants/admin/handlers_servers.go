@@ -1,0 +1,56 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+type serverInput struct {
+	Ref string `path:"ref" maxLength:"64" doc:"Name or id"`
+}
+
+type serverOutput struct {
+	Location string `header:"Location"`
+	Body     *catalog.Server
+}
+
+type addServerInput struct {
+	Body struct {
+		Name           string `json:"name" maxLength:"64"`
+		DSN            string `json:"dsn" maxLength:"4096" doc:"How its provisioner connects; the password is kept sealed and never shown"`
+		MaxConnections int    `json:"max_connections,omitempty" minimum:"0" maximum:"100000" doc:"80 without one"`
+	}
+}
+
+func (s *service) registerServers() {
+	const tag = "Servers"
+	add(s, route{"list-servers", tag, "List servers by name", http.MethodGet, "/servers", permitServersRead, 0},
+		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Server], error) {
+			all, err := s.operator.Servers(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return everything(all), nil
+		})
+	add(s, route{"add-server", tag, "Register a server", http.MethodPost, "/servers", permitServersManage, http.StatusCreated},
+		func(ctx context.Context, in *addServerInput) (*serverOutput, error) {
+			server, err := s.operator.AddServer(ctx, tenants.ServerSpec{
+				Name: in.Body.Name, DSN: catalog.NewSecret(in.Body.DSN), MaxConnections: in.Body.MaxConnections,
+			})
+			if err != nil {
+				return nil, err
+			}
+			return &serverOutput{Location: basePath + "/servers/" + server.Name, Body: server}, nil
+		})
+	add(s, route{"get-server", tag, "Show a server", http.MethodGet, "/servers/{ref}", permitServersRead, 0},
+		func(ctx context.Context, in *serverInput) (*serverOutput, error) {
+			server, err := s.operator.Server(ctx, in.Ref)
+			if err != nil {
+				return nil, err
+			}
+			return &serverOutput{Body: server}, nil
+		})
+}

@@ -1,0 +1,72 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sort"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// settingsInput says whose settings are meant.
+type settingsInput struct {
+	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
+}
+
+type settingInput struct {
+	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
+	Key    string `path:"key" maxLength:"100"`
+}
+
+type setSettingInput struct {
+	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
+	Key    string `path:"key" maxLength:"100"`
+	Body   struct {
+		Value json.RawMessage `json:"value" doc:"Any JSON that fits the key"`
+	}
+}
+
+type setting struct {
+	Key   string          `json:"key"`
+	Value json.RawMessage `json:"value"`
+}
+
+func (s *service) registerSettings() {
+	const tag = "Settings"
+	add(s, route{"list-settings", tag, "List what the host decided", http.MethodGet, "/settings", permitSettingsRead, 0},
+		func(ctx context.Context, in *settingsInput) (*listOutput[setting], error) {
+			values, err := s.operator.Settings(ctx, in.Tenant)
+			if err != nil {
+				return nil, err
+			}
+			all := make([]setting, 0, len(values))
+			for key, value := range values {
+				all = append(all, setting{key, value})
+			}
+			sort.Slice(all, func(i, j int) bool { return all[i].Key < all[j].Key })
+			return everything(all), nil
+		})
+	add(s, route{"set-setting", tag, "Decide something", http.MethodPut, "/settings/{key}", permitSettingsManage, http.StatusNoContent},
+		func(ctx context.Context, in *setSettingInput) (*struct{}, error) {
+			if err := known(in.Key); err != nil {
+				return nil, err
+			}
+			return nil, s.operator.SetSetting(ctx, in.Tenant, in.Key, in.Body.Value)
+		})
+	add(s, route{"unset-setting", tag, "Take a decision back", http.MethodDelete, "/settings/{key}", permitSettingsManage, http.StatusNoContent},
+		func(ctx context.Context, in *settingInput) (*struct{}, error) {
+			return nil, s.operator.UnsetSetting(ctx, in.Tenant, in.Key)
+		})
+}
+
+// known refuses a key that there is not, without repeating it.
+func known(key string) error {
+	if !slices.Contains(tenants.SettingKeys(), key) {
+		return fmt.Errorf("there is no setting of that name: %w", catalog.ErrInvalid)
+	}
+	return nil
+}

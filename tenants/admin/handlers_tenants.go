@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// tenantInput names a tenant.
+type tenantInput struct {
+	Ref string `path:"ref" maxLength:"64" doc:"Name or id"`
+}
+
+type tenantOutput struct{ Body *catalog.Tenant }
+
+type createTenantInput struct {
+	Body struct {
+		Name      string `json:"name" maxLength:"200" doc:"Lower-case letters, digits and single hyphens, 40 at most"`
+		Placement string `json:"placement,omitempty" enum:"shared,dedicated" doc:"Shared without one"`
+		Server    string `json:"server,omitempty" maxLength:"64" doc:"Name or id; the policy chooses without one"`
+		Database  string `json:"database,omitempty" maxLength:"36" doc:"Id of a shared database; the policy chooses without one"`
+		Edition   string `json:"edition,omitempty" maxLength:"64"`
+	}
+}
+
+type suspendTenantInput struct {
+	Ref  string `path:"ref" maxLength:"64" doc:"Name or id"`
+	Body *struct {
+		Reason string `json:"reason,omitempty" maxLength:"500"`
+	} `required:"false"`
+}
+
+func (s *service) registerTenants() {
+	const tag = "Tenants"
+	add(s, route{"list-tenants", tag, "List tenants by name", http.MethodGet, "/tenants", permitTenantsRead, 0},
+		func(ctx context.Context, in *pageInput) (*listOutput[*catalog.Tenant], error) {
+			all, err := s.operator.Tenants(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return page(basePath+"/tenants", url.Values{}, *in, all, func(t *catalog.Tenant) string { return t.Name }, ascending)
+		})
+	add(s, route{"create-tenant", tag, "Begin to provision a tenant", http.MethodPost, "/tenants", permitTenantsCreate, http.StatusAccepted},
+		func(ctx context.Context, in *createTenantInput) (*operationOutput, error) {
+			b := in.Body
+			op, err := s.operator.CreateTenant(ctx, tenants.TenantSpec{
+				Name: b.Name, Placement: catalog.Placement(b.Placement), Server: b.Server, Database: b.Database, Edition: b.Edition,
+			})
+			return accepted(op, err)
+		})
+	add(s, route{"get-tenant", tag, "Show a tenant", http.MethodGet, "/tenants/{ref}", permitTenantsRead, 0},
+		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) { return s.tenant(ctx, in.Ref) })
+	add(s, route{"suspend-tenant", tag, "Stop serving a tenant", http.MethodPost, "/tenants/{ref}/suspend", permitTenantsSuspend, 0},
+		func(ctx context.Context, in *suspendTenantInput) (*tenantOutput, error) {
+			reason := ""
+			if in.Body != nil {
+				reason = in.Body.Reason
+			}
+			if err := s.operator.SuspendTenant(ctx, in.Ref, reason); err != nil {
+				return nil, err
+			}
+			return s.tenant(ctx, in.Ref)
+		})
+	add(s, route{"resume-tenant", tag, "Serve a tenant again", http.MethodPost, "/tenants/{ref}/resume", permitTenantsSuspend, 0},
+		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) {
+			if err := s.operator.ResumeTenant(ctx, in.Ref); err != nil {
+				return nil, err
+			}
+			return s.tenant(ctx, in.Ref)
+		})
+}
+
+func (s *service) tenant(ctx context.Context, ref string) (*tenantOutput, error) {
+	t, err := s.operator.Tenant(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &tenantOutput{t}, nil
+}

@@ -1,0 +1,105 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// Where the API stands.
+const (
+	basePath       = "/admin/v1"
+	operationsPath = basePath + "/operations"
+)
+
+// service is an Operator behind HTTP.
+type service struct {
+	operator tenants.Operator
+	cfg      Config
+	api      huma.API
+}
+
+// describe says what huma makes of the API. Its own pages load things from elsewhere and its schema links would take the
+// Link header, so both are off.
+func describe() huma.Config {
+	cfg := huma.DefaultConfig("rowhouse operators", "1")
+	cfg.Info.Description = "The control plane of a rowhouse: tenants, the servers they live on, and the durable work on them."
+	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath, cfg.CreateHooks = "", "", "", nil
+	cfg.RejectUnknownQueryParameters = true
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"operator": {Type: "http", Scheme: "bearer", BearerFormat: "rhop_…", Description: "An operator's token"},
+	}
+	cfg.Security = []map[string][]string{{"operator": {}}}
+	return cfg
+}
+
+func (s *service) register() {
+	s.api.UseMiddleware(s.authorize)
+	s.registerTenants()
+	s.registerServers()
+	s.registerOperations()
+	s.registerSettings()
+	s.registerTokens()
+}
+
+// route is one route of the API.
+type route struct {
+	id, tag, summary string
+	method, path     string
+	permission       string
+	status           int // of success; 0 means 200
+}
+
+// add mounts a route. What its function answers with as an error becomes a problem.
+func add[In, Out any](s *service, r route, fn func(ctx context.Context, in *In) (*Out, error)) {
+	if r.permission == "" {
+		panic("route " + r.id + " names no permission")
+	}
+	op := huma.Operation{
+		OperationID: r.id, Method: r.method, Path: basePath + r.path, Summary: r.summary, Tags: []string{r.tag},
+		Description: "Needs the permission `" + r.permission + "`.", DefaultStatus: r.status,
+		Metadata: map[string]any{permissionKey: r.permission},
+	}
+	huma.Register(s.api, op, func(ctx context.Context, in *In) (*Out, error) {
+		out, err := fn(ctx, in)
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// description is the API's OpenAPI document. The verbs of operations stand in it as clients write them.
+func (s *service) description() ([]byte, error) {
+	paths := s.api.OpenAPI().Paths
+	for path, item := range paths {
+		if spelled := strings.ReplaceAll(path, `/\:`, ":"); spelled != path {
+			delete(paths, path)
+			paths[spelled] = item
+		}
+	}
+	text, err := json.Marshal(s.api.OpenAPI())
+	if err != nil {
+		return nil, err
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, text, "", "  "); err != nil {
+		return nil, err
+	}
+	indented.WriteByte('\n')
+	return indented.Bytes(), nil
+}
+
+// static serves one text.
+func static(contentType string, text []byte) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(text) // a client that left is told nothing
+	})
+}
