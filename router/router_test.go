@@ -604,7 +604,7 @@ func TestRouter_faults(t *testing.T) {
 		w := newWorld(t, 20)
 		db := w.database()
 		w.tenant("acme", db)
-		rt := w.router(router.Config{MaxConnsPerDatabase: 1, AcquireTimeout: 50 * time.Millisecond})
+		rt := w.router(router.Config{MaxConnsPerDatabase: 1, AcquireTimeout: time.Second})
 		acme := w.as("acme", "service_role")
 		tx, err := rt.Begin(acme)
 		if err != nil {
