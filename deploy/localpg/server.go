@@ -109,6 +109,9 @@ type Server struct {
 
 // Start runs a server on cfg.Dir and returns when it answers. It makes the cluster first when there is none.
 //
+// The server sees nothing of this process's environment. Connecting to it, here and with a DSN, goes through pgx, which
+// does obey PGSERVICE, PGOPTIONS and their like: a program that is run by people unsets them first.
+//
 // The server outlives ctx, which only limits the start. When another process owns the directory the error is an
 // [*InUseError]; when there are no binaries it wraps [ErrNoBinaries].
 func Start(ctx context.Context, cfg Config) (*Server, error) {

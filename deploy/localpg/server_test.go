@@ -28,6 +28,11 @@ import (
 const ownerVariable = "ROWHOUSE_LOCALPG_TEST_OWNER"
 
 func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() { // as the command does
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") {
+			os.Unsetenv(name)
+		}
+	}
 	if dir := os.Getenv(ownerVariable); dir != "" {
 		srv, err := Start(context.Background(), Config{Dir: dir})
 		if err != nil {
