@@ -530,7 +530,6 @@ begin
     raise exception '% has a tenant_id', target using errcode = '42P16', hint = format('use rowhouse.bind(%L)', target);
   end if;
   insert into rowhouse.tables values (target, 'reference') on conflict do nothing;
-  perform rowhouse.park_keys(target, '{}');
   foreach r in array rowhouse.tree(target) loop
     execute format('revoke all on %s from public, anon, authenticated, service_role', r);
   end loop;
