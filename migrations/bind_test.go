@@ -453,6 +453,15 @@ func TestBind_policies(t *testing.T) {
 			}
 		})
 	})
+	t.Run("what a migration took away stays away when the table is bound again", func(t *testing.T) {
+		inTx(t, owner, func(tx pgx.Tx) {
+			execTx(t, tx, `create table r (id int); select rowhouse.reference('r'); revoke select on r from anon; select rowhouse.reference('r');
+				create table t (id int primary key); select rowhouse.bind('t'); revoke delete on t from authenticated; select rowhouse.bind('t')`)
+			if oneTx[bool](t, tx, "select has_table_privilege('authenticated', 't', 'delete') or has_table_privilege('anon', 'r', 'select')") {
+				t.Error("it was given back")
+			}
+		})
+	})
 	t.Run("only the owner may call what binds", func(t *testing.T) {
 		conn := d.asLogin()
 		for _, role := range []string{"anon", "authenticated", "service_role"} {

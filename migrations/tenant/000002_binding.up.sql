@@ -424,7 +424,7 @@ create function rowhouse.action(letter "char") returns text
     select case letter when 'a' then 'no action' when 'r' then 'restrict' when 'c' then 'cascade' when 'n' then 'set null' when 'd' then 'set default' end
   $$;
 
--- Policies and grants. The fence is restrictive: whatever policies an application adds, they are and-ed with it. A restrictive policy
+-- Policies. The fence is restrictive: whatever policies an application adds, they are and-ed with it. A restrictive policy
 -- alone shows nothing, hence the permissive partner, for as long as the table has no permissive policy of its own.
 create function rowhouse.fence(target regclass, kind text) returns void
   language plpgsql
@@ -434,7 +434,6 @@ declare
   condition text := rowhouse.fence_condition(kind);
   policy name;
   r regclass;
-  s regclass;
 begin
   -- Each partition too: it can be queried by its own name, where the parent's policies do not apply.
   foreach r in array rowhouse.tree(target) loop
@@ -450,6 +449,18 @@ begin
     -- These three are outside row-level security.
     execute format('revoke truncate, references, trigger on %s from public, anon, authenticated, service_role', r);
   end loop;
+end
+$$;
+
+-- Grants, given once: binding a table again must not give back what a migration has taken away since. Anonymous requests get what the
+-- migration grants.
+create function rowhouse.open_table(target regclass) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  s regclass;
+begin
   execute format('grant select, insert, update, delete on %s to authenticated, service_role', target);
   for s in
     select d.objid from pg_depend d join pg_class c on c.oid = d.objid and c.relkind = 'S'
@@ -472,6 +483,9 @@ declare
 begin
   perform rowhouse.assert_declarable(target, kind);
   insert into rowhouse.tables values (target, kind) on conflict do nothing;
+  if found then
+    perform rowhouse.open_table(target);
+  end if;
   if kind = 'bind_optional' then
     select con.conkey, array_agg(a.atttypid::regtype::text) as types into key
     from pg_constraint con join pg_attribute a on a.attrelid = con.conrelid and a.attnum = any (con.conkey)
@@ -530,10 +544,12 @@ begin
     raise exception '% has a tenant_id', target using errcode = '42P16', hint = format('use rowhouse.bind(%L)', target);
   end if;
   insert into rowhouse.tables values (target, 'reference') on conflict do nothing;
+  if found then
+    execute format('grant select on %s to anon, authenticated, service_role', target);
+  end if;
   foreach r in array rowhouse.tree(target) loop
-    execute format('revoke all on %s from public, anon, authenticated, service_role', r);
+    execute format('revoke insert, update, delete, truncate, references, trigger on %s from public, anon, authenticated, service_role', r);
   end loop;
-  execute format('grant select on %s to anon, authenticated, service_role', target);
   perform rowhouse.restore_keys();
 end
 $$;
