@@ -154,30 +154,6 @@ func TestRunner_MigrateFleet_cancelled(t *testing.T) {
 	}
 }
 
-// A tenant that is being made while another set becomes the active one ends with that one.
-func TestRunner_Work_setChanges(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t, "")
-	h.activate(t, sample)
-	op := h.create(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
-	done := make(chan error, 1)
-	go func() {
-		_, err := h.runner.Work(t.Context(), op.ID)
-		done <- err
-	}()
-	for op.Step != "migrated" && !op.State.Finished() {
-		var err error
-		op, err = h.catalog.Operation(t.Context(), op.ID)
-		must(t, err)
-	}
-	h.activate(t, later)
-	must(t, <-done)
-	h.checkWhole(t, op.ID, "initech")
-	if _, db := h.tenant(t, "initech"); db.SchemaVersion != 2 {
-		t.Errorf("database was born at version %d while 2 was active", db.SchemaVersion)
-	}
-}
-
 func BenchmarkProvision(b *testing.B) {
 	h := newHouse(b, "")
 	h.activate(b, sample)

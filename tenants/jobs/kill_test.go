@@ -3,6 +3,7 @@
 package jobs_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,17 +15,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/catalog/keyring"
 	"github.com/rowhouse/rowhouse/internal/fp"
+	"github.com/rowhouse/rowhouse/migrations"
 	"github.com/rowhouse/rowhouse/tenants"
 	"github.com/rowhouse/rowhouse/tenants/jobs"
 )
-
-// childLease is how long the operation stays with the child after it was killed.
-const childLease = time.Second
 
 func init() {
 	asChild = func(operation string) int {
@@ -47,7 +46,11 @@ func workAsChild(operation string) error {
 		return err
 	}
 	defer cat.Close()
-	runner, err := jobs.New(cat, jobs.Config{Lease: childLease})
+	lease, err := time.ParseDuration(cmp.Or(os.Getenv("JOBS_TEST_LEASE"), "1s"))
+	if err != nil {
+		return err
+	}
+	runner, err := jobs.New(cat, jobs.Config{Lease: lease})
 	if err != nil {
 		return err
 	}
@@ -55,15 +58,32 @@ func workAsChild(operation string) error {
 	if err != nil {
 		return err
 	}
-	_, err = runner.Work(ctx, id)
-	return err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- runner.Run(ctx) }()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+		op, err := cat.Operation(ctx, id)
+		if err != nil {
+			return err
+		}
+		if op.State.Finished() {
+			cancel()
+			return <-ended
+		}
+	}
 }
 
-// child starts a process that works on the operation and fails at a point.
-func (h *house) child(t testing.TB, id catalog.OperationID, failpoint string) *exec.Cmd {
+// child starts a process that runs until the operation is finished, and fails at a point.
+func (h *house) child(t testing.TB, id catalog.OperationID, failpoint string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "JOBS_TEST_OPERATION="+id.String(), "JOBS_TEST_CATALOG="+h.dsn, "JOBS_TEST_KEYS="+h.keys, "ROWHOUSE_FAILPOINT="+failpoint)
+	cmd.Env = append(append(os.Environ(), env...), "JOBS_TEST_OPERATION="+id.String(), "JOBS_TEST_CATALOG="+h.dsn, "JOBS_TEST_KEYS="+h.keys, "ROWHOUSE_FAILPOINT="+failpoint)
 	cmd.Stderr = os.Stderr
 	must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
@@ -80,6 +100,9 @@ func points() []string {
 		points = append(points, "provision."+step+".before")
 		if step == "database" {
 			points = append(points, "provision.template.created", "provision.template.filled", "provision.database.created")
+		}
+		if step == "active" {
+			points = append(points, "provision.active.chosen")
 		}
 		points = append(points, "provision."+step+".after")
 	}
@@ -137,7 +160,7 @@ func (h *house) checkNothingElse(t testing.TB) {
 		names = append(names, name)
 	}
 	must(t, rows.Err())
-	if diff := cmp.Diff([]string{db.Name, "template"}, names); diff != "" {
+	if diff := gocmp.Diff([]string{db.Name, "template"}, names); diff != "" {
 		t.Errorf("databases on the server (-want +got):\n%s", diff)
 	}
 }
@@ -193,6 +216,40 @@ func TestRunner_Work_zombie(t *testing.T) {
 			h.finished(t, op.ID)
 			h.checkWhole(t, op.ID, "initech")
 			h.checkNothingElse(t)
+		})
+	}
+}
+
+// A tenant that is being made while another set becomes the active one ends with that one.
+func TestRunner_Work_setChanges(t *testing.T) {
+	for _, point := range []string{"provision.migrated.before", "provision.verified.before", "provision.active.chosen"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, "")
+			h.activate(t, sample)
+			op := h.create(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
+			child := h.child(t, op.ID, point+"=pause", "JOBS_TEST_LEASE=1m")
+			stopped(t, child.Process.Pid)
+			h.activate(t, later)
+			// A point is passed as often as its step is: the child would stop there again.
+			ended := make(chan error, 1)
+			go func() { ended <- child.Wait() }()
+			for waiting := true; waiting; {
+				must(t, child.Process.Signal(syscall.SIGCONT))
+				select {
+				case err := <-ended:
+					must(t, err)
+					waiting = false
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			h.checkWhole(t, op.ID, "initech")
+			_, db := h.tenant(t, "initech")
+			fingerprint, err := migrations.Fingerprint(t.Context(), h.as(t, db, catalog.LoginMigrator, db.Name+"_o"))
+			must(t, err)
+			if db.SchemaVersion != 2 || db.Fingerprint != fingerprint {
+				t.Errorf("catalog says version %d and fingerprint %s; want 2 and %s", db.SchemaVersion, db.Fingerprint, fingerprint)
+			}
 		})
 	}
 }

@@ -75,6 +75,7 @@ var (
 	pointDatabaseCreated = fp.Point("provision.database.created")
 	pointTemplateCreated = fp.Point("provision.template.created")
 	pointTemplateFilled  = fp.Point("provision.template.filled")
+	pointActiveChosen    = fp.Point("provision.active.chosen")
 )
 
 // update writes to the catalog as long as the claim holds.
@@ -331,6 +332,9 @@ func (p *provision) active(ctx context.Context) error {
 			if err := p.migrated(ctx); err != nil {
 				return err
 			}
+		}
+		if err := fp.Hit(pointActiveChosen); err != nil {
+			return err
 		}
 		if err := p.activate(ctx, set.chain); !errors.Is(err, errAgain) {
 			return err
