@@ -344,6 +344,39 @@ func TestAPI_TokensRaiseNobody(t *testing.T) {
 	}
 }
 
+// A session that is not the host's has no business here, even if whoever authenticates lets it through with permissions.
+func TestAPI_HostOnly(t *testing.T) {
+	t.Parallel()
+	acme := &catalog.Tenant{ID: catalog.NewID[catalog.Tenant](), Name: "acme", State: catalog.StateActive}
+	var session tenants.Session
+	err := tenants.With(t.Context(), acme, func(ctx context.Context) (err error) {
+		session, err = tenants.FromContext(ctx)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, session := range map[string]tenants.Session{"a tenant's": session, "nobody's": {}} {
+		e := echo.New()
+		err := admin.Register(e, tenants.NewService(nil, nil), admin.Config{
+			Authenticate: func(context.Context, string) (tenants.Session, []string, error) { return session, []string{"*"}, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("GET", "http://localhost/admin/v1/tenants", nil)
+		r.Header.Set("Authorization", "Bearer x")
+		w := httptest.NewRecorder()
+		e.ServeHTTP(w, r)
+		if w.Code != 401 {
+			t.Errorf("%s session is answered %d", name, w.Code)
+		}
+	}
+	if err := admin.Register(echo.New(), tenants.NewService(nil, nil), admin.Config{}); err == nil {
+		t.Error("an API that authenticates nobody is registered")
+	}
+}
+
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -77,6 +79,7 @@ func add[In, Out any](s *service, r route, fn func(ctx context.Context, in *In) 
 
 // description is the API's OpenAPI document. The verbs of operations stand in it as clients write them.
 func (s *service) description() ([]byte, error) {
+	loosen(s.api.OpenAPI().Components.Schemas)
 	paths := s.api.OpenAPI().Paths
 	for path, item := range paths {
 		if spelled := strings.ReplaceAll(path, `/\:`, ":"); spelled != path {
@@ -94,6 +97,23 @@ func (s *service) description() ([]byte, error) {
 	}
 	indented.WriteByte('\n')
 	return indented.Bytes(), nil
+}
+
+// loosen makes the schemas of answers say what holds: they may grow, and a field that is left out when it is zero, which
+// huma does not know of, is not always there.
+func loosen(schemas huma.Registry) {
+	for name, schema := range schemas.Map() {
+		if strings.HasSuffix(name, "InputBody") {
+			continue
+		}
+		schema.AdditionalProperties = nil
+		for _, field := range reflect.VisibleFields(schemas.TypeFromRef("#/components/schemas/" + name)) {
+			key, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if strings.Contains(options, "omitzero") {
+				schema.Required = slices.DeleteFunc(schema.Required, func(required string) bool { return required == key })
+			}
+		}
+	}
 }
 
 // static serves one text.
