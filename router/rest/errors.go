@@ -76,7 +76,11 @@ func explain(err error, o Options, write bool) *apiError {
 	}
 	var planned *plan.Error
 	if errors.As(err, &planned) {
-		return problem(planned.Code, planned.Message).with(planned.Details, planned.Hint)
+		e := problem(planned.Code, planned.Message).with(planned.Details, planned.Hint)
+		if planned.List != nil {
+			e.details = planned.List
+		}
+		return e
 	}
 	var failure *exec.Failure
 	var pg *pgconn.PgError

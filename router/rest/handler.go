@@ -169,7 +169,7 @@ func (x *exchange) noFunction() error {
 // allowed answers OPTIONS of a relation.
 func (x *exchange) allowed() (*answer, error) {
 	var a *answer
-	err := x.withRelation(x.r.Context(), func(r *schema.Relation) error {
+	err := x.withRelation(x.r.Context(), func(_ *schema.Schema, r *schema.Relation) error {
 		methods := "OPTIONS,GET,HEAD"
 		if r.Insertable {
 			methods += ",POST"
@@ -189,7 +189,7 @@ func (x *exchange) allowed() (*answer, error) {
 // withRelation calls fn with the relation that the request names. When the relation is not there, or when
 // PostgreSQL does not know something that the schema knows, the schema may be out of date: it is read again and,
 // if it has changed, fn is called once more. Nothing of the first call was committed.
-func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Relation) error) error {
+func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Schema, *schema.Relation) error) error {
 	key, load := schemaKey(x.options), x.h.loadSchema(x.options)
 	entry, err := x.h.schemas.Get(ctx, key, load)
 	if err != nil {
@@ -200,7 +200,7 @@ func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Relation) e
 		if relation == nil {
 			return x.noTable(ctx, entry)
 		}
-		return fn(relation)
+		return fn(entry.Schema, relation)
 	}
 	err = try()
 	if err == nil || !outdated(err) {
@@ -245,7 +245,7 @@ const (
 func (x *exchange) noTable(ctx context.Context, entry *schema.Entry) error {
 	e := problem("PGRST205", fmt.Sprintf("Could not find the table '%s.%s' in the schema cache", x.schema, x.relation))
 	names := entry.Relations(x.schema)
-	if len(names) >= manyRelations || similar(x.relation, names, likeTable) == "" {
+	if len(names) >= manyRelations || plan.Similar(x.relation, names, likeTable) == "" {
 		return e
 	}
 	visible, err := x.h.visible(ctx, x.options, entry)
@@ -259,7 +259,7 @@ func (x *exchange) noTable(ctx context.Context, entry *schema.Entry) error {
 			seen = append(seen, name)
 		}
 	}
-	if like := similar(x.relation, seen, likeTable); like != "" {
+	if like := plan.Similar(x.relation, seen, likeTable); like != "" {
 		e.hint = fmt.Sprintf("Perhaps you meant the table '%s.%s'", x.schema, like)
 	}
 	return e
@@ -276,8 +276,8 @@ func (x *exchange) read() (*answer, error) {
 		return nil, err
 	}
 	var a *answer
-	err = x.withRelation(x.r.Context(), func(r *schema.Relation) error {
-		read, err := plan.ReadRelation(r, x.query, page, max(x.options.MaxRows, 0))
+	err = x.withRelation(x.r.Context(), func(s *schema.Schema, r *schema.Relation) error {
+		read, err := plan.ReadRelation(s, r, x.query, page, max(x.options.MaxRows, 0))
 		if err != nil {
 			return err
 		}
@@ -329,11 +329,11 @@ func (x *exchange) write() (*answer, error) {
 	}
 	representation := x.prefer.Return == "representation"
 	var a *answer
-	err = x.withRelation(x.r.Context(), func(r *schema.Relation) error {
-		write, err := plan.WriteRelation(r, plan.WriteRequest{
+	err = x.withRelation(x.r.Context(), func(s *schema.Schema, r *schema.Relation) error {
+		write, err := plan.WriteRelation(s, r, plan.WriteRequest{
 			Verb: verb, Query: x.query, Body: body, Representation: representation,
 			Location: verb == plan.Insert && x.prefer.Return == "headers-only",
-			Defaults: x.prefer.Missing == "default",
+			Defaults: x.prefer.Missing == "default", MaxRows: max(x.options.MaxRows, 0),
 		})
 		if err != nil {
 			return err

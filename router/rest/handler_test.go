@@ -474,6 +474,8 @@ func TestHandler_tenants(t *testing.T) {
 					{"GET /projects?select=name", ""},
 					{"GET /projects?or=(status.eq.active,name.like.*e*)&order=name.desc&limit=3", ""},
 					{"GET /tasks?select=title", ""},
+					{"GET /tasks?select=title,projects!inner(name)&projects.status=neq.x", ""},
+					{"GET /projects?select=name,tasks(title,projects(name))", ""},
 					{"GET /active_projects", ""},
 					{"PATCH /projects?status=neq.x", fmt.Sprintf(`{"status":"by %s %d"}`, own, i)},
 					{"POST /projects", fmt.Sprintf(`{"name":"%s %d"}`, own, i)},

@@ -59,6 +59,20 @@ create table pairs (a int, b text, note text, primary key (a, b));
 create table nokey (v int);
 create table checked (id int primary key, parent int constraint checked_parent references checked deferrable initially deferred);
 create table secrets (id int primary key, word text);
+create table towns (id int primary key, name text);
+create table people (id int primary key, name text, boss int constraint people_boss references people,
+  home int constraint people_home references towns, work int constraint people_work references towns);
+create table passports (person int primary key references people, number text);
+create table clubs (id int primary key, name text);
+create table members (person int references people, club int references clubs, since int, primary key (person, club));
+create table pets (id int primary key, name text, owner int constraint pets_owner references people);
+create view townsfolk as select * from people;
+insert into towns values (1, 'Aachen'), (2, 'Bremen');
+insert into people values (1, 'Ann', null, 1, 2), (2, 'Bob', 1, 1, 1), (3, 'Cid', 1, null, null);
+insert into passports values (1, 'P1');
+insert into clubs values (1, 'chess'), (2, 'darts');
+insert into members values (1, 1, 2001), (1, 2, 2002), (2, 1, 2003);
+insert into pets values (1, 'Rex', 1), (2, 'Tom', 1), (3, 'Kit', 2), (4, 'Stray', null);
 create schema other;
 create table other.elsewhere (id int primary key);
 

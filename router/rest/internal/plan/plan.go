@@ -14,6 +14,8 @@ import (
 // Error is a request that does not fit the schema.
 type Error struct {
 	Code, Message, Details, Hint string
+
+	List []Ambiguous // stands for Details where there are several ways
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
@@ -28,6 +30,7 @@ type Read struct {
 	Relation *schema.Relation
 	Alias    string // what the statement calls it
 	Columns  []Column
+	Embeds   []*Embed // related rows that the columns or the conditions need
 	Where    []Cond
 	Order    []Order
 	Limit    *int64
@@ -46,9 +49,10 @@ type Operand struct {
 // A Column is one column of the result.
 type Column struct {
 	Operand
-	Star bool
-	Cast string
-	As   string // name in the result; "" is the operand's own
+	Star  bool
+	Embed *Embed // the related rows; the operand is not used
+	Cast  string
+	As    string // name in the result; "" is the operand's own
 }
 
 // A Cond is a comparison, or and/or over other conditions.
@@ -67,70 +71,121 @@ type Order struct {
 	Nulls string
 }
 
-// Planner holds what all parts of one plan need.
+// planner holds what all parts of one plan need.
 type planner struct {
-	query *parse.Query
+	schema  *schema.Schema
+	query   *parse.Query
+	maxRows int64
 }
 
 // ReadRelation plans GET and HEAD of a relation.
-func ReadRelation(r *schema.Relation, q *parse.Query, page parse.Page, maxRows int64) (*Read, error) {
-	p := planner{query: q}
+func ReadRelation(s *schema.Schema, r *schema.Relation, q *parse.Query, page parse.Page, maxRows int64) (*Read, error) {
+	p := planner{schema: s, query: q, maxRows: maxRows}
 	read, err := p.read(r, true)
 	if err != nil {
 		return nil, err
 	}
-	read.Limit, read.Offset = page.Limit, page.Offset
-	if maxRows > 0 && (read.Limit == nil || *read.Limit > maxRows) {
-		read.Limit = &maxRows
+	read.Limit, read.Offset = p.capped(page.Limit), page.Offset
+	return read, nil
+}
+
+func (p planner) capped(limit *int64) *int64 {
+	if p.maxRows > 0 && (limit == nil || *limit > p.maxRows) {
+		return &p.maxRows
+	}
+	return limit
+}
+
+// read plans the root with all below it; where says whether filters apply to the root itself.
+func (p planner) read(r *schema.Relation, where bool) (*Read, error) {
+	read, err := p.level(r, r.Name.Name, p.query.Select, nil)
+	if err != nil {
+		return nil, err
+	}
+	return read, p.attach(read, where)
+}
+
+// level plans what one level shows. Above are the aliases that its conditions may speak of.
+func (p planner) level(r *schema.Relation, alias string, items []parse.Item, above []string) (*Read, error) {
+	read := &Read{Relation: r, Alias: alias}
+	for _, item := range items {
+		column, err := p.column(read, item, above)
+		if err != nil {
+			return nil, err
+		}
+		if column.Embed == nil || !column.Embed.Silent {
+			read.Columns = append(read.Columns, column)
+		}
+	}
+	if items == nil {
+		read.Columns = []Column{{Star: true, Operand: Operand{Of: alias}}}
 	}
 	return read, nil
 }
 
-// read plans the root level; where says whether filters apply to it.
-func (p planner) read(r *schema.Relation, where bool) (*Read, error) {
-	read := &Read{Relation: r, Alias: r.Name.Name}
-	for _, item := range p.query.Select {
-		column, err := p.column(r, item)
-		if err != nil {
-			return nil, err
-		}
-		read.Columns = append(read.Columns, column)
-	}
-	if len(read.Columns) == 0 {
-		read.Columns = []Column{{Star: true, Operand: Operand{Of: read.Alias}}}
-	}
-	if err := p.attached(); err != nil {
-		return nil, err
-	}
-	if where {
-		read.Where = p.where(r)
-	}
-	order, err := p.order(r)
-	read.Order = order
-	return read, err
-}
-
-// attached refuses what is said about embeds that the request does not have.
-func (p planner) attached() error {
-	var paths [][]string
+// attach hangs filters, logic, orders and ranges on the levels that they speak of.
+func (p planner) attach(root *Read, where bool) error {
 	for _, f := range p.query.Filters {
-		paths = append(paths, f.Path)
-	}
-	for _, l := range p.query.Logic {
-		paths = append(paths, l.Path)
+		read, err := root.find(f.Path)
+		if err != nil {
+			return err
+		}
+		if where || read != root {
+			read.Where = append(read.Where, Cond{Cond: f.Cond, Left: read.operand(f.Cond.Field)})
+		}
 	}
 	for _, o := range p.query.Orders {
-		paths = append(paths, o.Path)
+		read, err := root.find(o.Path)
+		if err != nil {
+			return err
+		}
+		if read.Order, err = read.order(o.Terms); err != nil {
+			return err
+		}
 	}
 	for _, r := range p.query.Ranges {
-		paths = append(paths, r.Path)
+		read, err := root.find(r.Path)
+		if err != nil {
+			return err
+		}
+		if read == root {
+			continue // its page is the request's
+		}
+		if r.Limit != nil {
+			read.Limit = p.capped(r.Limit)
+		}
+		if r.Offset != nil {
+			read.Offset = *r.Offset
+		}
 	}
-	for _, path := range paths {
-		if len(path) > 0 {
-			return notEmbedded(path[0])
+	for _, l := range p.query.Logic {
+		read, err := root.find(l.Path)
+		if err != nil {
+			return err
+		}
+		if where || read != root {
+			read.Where = append(read.Where, read.tree(l.Tree))
 		}
 	}
 	return nil
+}
+
+// find walks down the embeds of a path. An embed goes by its alias, else by its relation's name.
+func (r *Read) find(path []string) (*Read, error) {
+	read := r
+	for _, name := range path {
+		var next *Read
+		for _, e := range read.Embeds {
+			if e.As == name || next == nil && (e.Target == name || e.Read.Relation.Name.Name == name) {
+				next = e.Read
+			}
+		}
+		if next == nil {
+			return nil, notEmbedded(name)
+		}
+		read = next
+	}
+	return read, nil
 }
 
 func notEmbedded(name string) *Error {
@@ -138,25 +193,26 @@ func notEmbedded(name string) *Error {
 		Hint: fmt.Sprintf("Verify that '%s' is included in the 'select' query parameter.", name)}
 }
 
-func operand(r *schema.Relation, f parse.Field) Operand {
-	o := Operand{Of: r.Name.Name, Name: f.Name, Path: f.Path}
-	if c := r.Column(f.Name); c != nil {
+func (r *Read) operand(f parse.Field) Operand {
+	o := Operand{Of: r.Alias, Name: f.Name, Path: f.Path}
+	if c := r.Relation.Column(f.Name); c != nil {
 		o.JSON = c.Base == "json" || c.Base == "jsonb"
 		o.Text = c.Base == "tsvector"
 	}
 	return o
 }
 
-func (p planner) column(r *schema.Relation, item parse.Item) (Column, error) {
+func (p planner) column(read *Read, item parse.Item, above []string) (Column, error) {
 	switch {
 	case item.Embed:
-		return Column{}, Unsupported("Embedding '" + item.Target + "' in select is")
+		e, err := p.embed(read, item, above)
+		return Column{Embed: e, As: e.name()}, err
 	case item.Agg != "":
 		return Column{}, Unsupported("Aggregate functions in select are")
 	case item.Star:
-		return Column{Star: true, Operand: Operand{Of: r.Name.Name}}, nil
+		return Column{Star: true, Operand: Operand{Of: read.Alias}}, nil
 	}
-	c := Column{Operand: operand(r, item.Field), Cast: item.Cast, As: item.Alias}
+	c := Column{Operand: read.operand(item.Field), Cast: item.Cast, As: item.Alias}
 	if c.As == "" && (len(c.Path) > 0 || c.Cast != "") {
 		c.As = resultName(c.Operand)
 	}
@@ -173,38 +229,28 @@ func resultName(o Operand) string {
 	return o.Name
 }
 
-func (p planner) where(r *schema.Relation) []Cond {
-	var conds []Cond
-	for _, f := range p.query.Filters {
-		conds = append(conds, Cond{Cond: f.Cond, Left: operand(r, f.Cond.Field)})
-	}
-	for _, l := range p.query.Logic {
-		conds = append(conds, p.tree(r, l.Tree))
-	}
-	return conds
-}
-
-func (p planner) tree(r *schema.Relation, t parse.Tree) Cond {
+func (r *Read) tree(t parse.Tree) Cond {
 	if t.Cond != nil {
-		return Cond{Cond: *t.Cond, Left: operand(r, t.Cond.Field)}
+		return Cond{Cond: *t.Cond, Left: r.operand(t.Cond.Field)}
 	}
 	c := Cond{Group: true, Or: t.Or}
 	c.Not = t.Not
 	for _, m := range t.Members {
-		c.Members = append(c.Members, p.tree(r, m))
+		c.Members = append(c.Members, r.tree(m))
 	}
 	return c
 }
 
-func (p planner) order(r *schema.Relation) ([]Order, error) {
+func (r *Read) order(terms []parse.Order) ([]Order, error) {
 	var order []Order
-	for _, o := range p.query.Orders {
-		for _, term := range o.Terms {
-			if term.Relation != "" {
-				return nil, notEmbedded(term.Relation)
+	for _, term := range terms {
+		if term.Relation != "" {
+			if _, err := r.find([]string{term.Relation}); err != nil {
+				return nil, err
 			}
-			order = append(order, Order{Operand: operand(r, term.Field), Desc: term.Desc, Nulls: term.Nulls})
+			return nil, Unsupported("Ordering by an embedded resource is")
 		}
+		order = append(order, Order{Operand: r.operand(term.Field), Desc: term.Desc, Nulls: term.Nulls})
 	}
 	return order, nil
 }

@@ -43,19 +43,21 @@ type WriteRequest struct {
 	Representation bool
 	Location       bool
 	Defaults       bool
+	MaxRows        int64 // caps embeds
 }
 
 // WriteRelation plans POST, PATCH and DELETE of a relation.
-func WriteRelation(r *schema.Relation, req WriteRequest) (*Write, error) {
+func WriteRelation(s *schema.Schema, r *schema.Relation, req WriteRequest) (*Write, error) {
 	w := &Write{Verb: req.Verb, Relation: r, Body: req.Body, Defaults: req.Defaults}
-	p := planner{query: req.Query}
-	read, err := p.read(r, false)
+	p := planner{schema: s, query: req.Query, maxRows: req.MaxRows}
+	read, err := p.read(r, true)
 	if err != nil {
 		return nil, err
 	}
 	if req.Verb != Insert { // what POST is filtered by could only hide what it did
-		w.Where = p.where(r)
+		w.Where = read.Where
 	}
+	read.Where = nil
 	if w.Columns, err = bodyColumns(r, req); err != nil {
 		return nil, err
 	}
@@ -100,11 +102,17 @@ func (w *Write) returnFor(read *Read) {
 		}
 	}
 	for _, c := range read.Columns {
-		if c.Star {
+		switch {
+		case c.Star:
 			w.All = true
-			continue
+		case c.Embed == nil:
+			add(c.Operand)
 		}
-		add(c.Operand)
+	}
+	for _, e := range read.Embeds {
+		for _, pair := range e.parentPairs() {
+			add(Operand{Name: pair.Parent})
+		}
 	}
 	for _, o := range read.Order {
 		add(o.Operand)

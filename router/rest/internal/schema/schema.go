@@ -3,6 +3,8 @@
 // A Schema is immutable and holds no OIDs, so that one serves every database of the same fingerprint.
 package schema
 
+import "slices"
+
 // SQL is text that the database's catalog wrote: a type's name or a default's expression. It is the only text
 // besides constants, quoted identifiers and whitelisted casts that a statement may contain.
 type SQL string
@@ -73,9 +75,20 @@ func (r *Relation) Column(name string) *Column {
 }
 
 // VisibleKey is the primary key as clients know it: without the tenant's column.
-func (r *Relation) VisibleKey() []string { return r.visible(r.Key) }
+func (r *Relation) VisibleKey() []string { return r.Visible(r.Key) }
 
-func (r *Relation) visible(columns []string) []string {
+// Unique says whether columns are, as a set, the primary key or a unique constraint. The tenant's column does not
+// count: within a tenant it tells nothing apart.
+func (r *Relation) Unique(columns []string) bool {
+	same := func(key []string) bool {
+		a, b := slices.Sorted(slices.Values(r.Visible(key))), slices.Sorted(slices.Values(r.Visible(columns)))
+		return len(a) > 0 && slices.Equal(a, b)
+	}
+	return same(r.Key) || slices.ContainsFunc(r.Uniques, same)
+}
+
+// Visible are the columns of a key as clients know them: without the tenant's.
+func (r *Relation) Visible(columns []string) []string {
 	if !r.Scoped {
 		return columns
 	}

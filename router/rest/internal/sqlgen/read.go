@@ -33,17 +33,17 @@ func Read(r *plan.Read, form Form, tenant string) Statement {
 	switch {
 	case !form.Count:
 		w.lit("NULL::bigint")
-	case r.Limit == nil && r.Offset == 0:
+	case r.Limit == nil && r.Offset == 0: // the page is all, inner embeds included
 		w.lit("count(*)")
 	default:
 		w.lit("(SELECT count(*) FROM ")
 		w.from(r)
-		w.where(r.Where, r.Relation, r.Alias)
+		w.exists(r, w.where(r, nil))
 		w.lit(")")
 	}
 	w.result(form)
 	w.lit(", NULL::text FROM (")
-	w.read(r)
+	w.read(r, nil)
 	w.lit(") _t")
 	return w.statement()
 }
@@ -75,12 +75,15 @@ func (w *writer) result(form Form) {
 	w.lit(", nullif(current_setting('response.headers', true), ''), nullif(current_setting('response.status', true), '')")
 }
 
-func (w *writer) read(r *plan.Read) {
-	w.lit("SELECT ")
-	w.columns(r.Columns)
+// read writes the rows of one level; of is the embed that it belongs to, nil for the root.
+func (w *writer) read(r *plan.Read, of *plan.Embed) {
+	w.lit("SELECT")
+	w.columns(r)
 	w.lit(" FROM ")
 	w.from(r)
-	w.where(r.Where, r.Relation, r.Alias)
+	w.through(of)
+	w.laterals(r)
+	w.where(r, of)
 	w.order(r.Order)
 	if r.Limit != nil {
 		w.lit(" LIMIT ")
@@ -102,12 +105,15 @@ func (w *writer) from(r *plan.Read) {
 
 func (w *writer) relation(r *schema.Relation) { w.qualified(r.Schema, r.Name.Name) }
 
-func (w *writer) columns(columns []plan.Column) {
-	for i, c := range columns {
+func (w *writer) columns(r *plan.Read) {
+	for i, c := range r.Columns {
 		if i > 0 {
-			w.lit(", ")
+			w.lit(",")
 		}
+		w.lit(" ")
 		switch {
+		case c.Embed != nil:
+			w.related(r, c.Embed)
 		case c.Star:
 			w.ident(c.Of)
 			w.lit(".*")
@@ -149,22 +155,39 @@ func (w *writer) operand(o plan.Operand) {
 	}
 }
 
-// where writes the conditions and, before them, the tenant's predicate: the second fence beside row-level security.
-func (w *writer) where(conds []plan.Cond, r *schema.Relation, alias string) {
-	fence := r.Scoped && w.tenant != ""
-	if !fence && len(conds) == 0 {
-		return
+// where writes the conditions of a level: what joins it to its parent, the tenant's predicate, which is the second
+// fence beside row-level security, and the filters. It gives what joins further ones.
+func (w *writer) where(r *plan.Read, of *plan.Embed) (and func()) {
+	and = w.conjunction(" WHERE ")
+	if of != nil {
+		w.joined(of, and)
 	}
-	w.lit(" WHERE ")
-	if fence {
+	w.fence(r.Relation, r.Alias, and)
+	w.conds(r.Where, and)
+	return and
+}
+
+// conjunction gives a function that writes first what opens a list of conditions, then what joins them.
+func (w *writer) conjunction(open constant) func() {
+	next := open
+	return func() {
+		w.lit(next)
+		next = " AND "
+	}
+}
+
+func (w *writer) fence(r *schema.Relation, alias string, and func()) {
+	if r.Scoped && w.tenant != "" {
+		and()
 		w.qualified(alias, schema.TenantColumn)
 		w.lit(" = ")
 		w.text(w.tenant)
 	}
-	for i, c := range conds {
-		if i > 0 || fence {
-			w.lit(" AND ")
-		}
+}
+
+func (w *writer) conds(conds []plan.Cond, and func()) {
+	for _, c := range conds {
+		and()
 		w.cond(c)
 	}
 }

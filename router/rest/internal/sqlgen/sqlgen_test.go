@@ -23,6 +23,7 @@ var words = func() map[string]bool {
 		ANY ALL LIKE ILIKE DISTINCT ORDER BY DESC NULLS FIRST LAST LIMIT OFFSET AS CAST to_jsonb int to_tsvector to_tsquery plainto_tsquery phraseto_tsquery
 		websearch_to_tsquery WITH _source INSERT INTO UPDATE SET DELETE RETURNING DEFAULT VALUES _t _body _element json_build_array json_array_elements
 		json_to_record json_to_recordset jsonb jsonb_to_record jsonb_to_recordset jsonb_agg jsonb_array_elements jsonb_build_object false
+		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _j _e0 _e1 j
 		integer uuid tsvector numeric catalog_default`) {
 		m[w] = true
 	}
@@ -82,7 +83,7 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 	for _, scoped := range []bool{true, false} {
 		r := relation(scoped)
 		for _, form := range []sqlgen.Form{{Body: true, Count: true}, {Single: true, Body: true, Strip: true}, {}} {
-			if read, err := plan.ReadRelation(r, q, parse.Page{Offset: 3}, 10); err == nil {
+			if read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 3}, 10); err == nil {
 				list = append(list, sqlgen.Read(read, form, tenant))
 			}
 			b, err := parse.ReadBody(body, q.Columns != nil)
@@ -91,7 +92,7 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 				if err != nil && verb != plan.Delete {
 					continue
 				}
-				if write, err := plan.WriteRelation(r, req); err == nil {
+				if write, err := plan.WriteRelation(&schema.Schema{}, r, req); err == nil {
 					list = append(list, sqlgen.Write(write, form, tenant))
 				}
 			}
@@ -212,7 +213,7 @@ func TestFence(t *testing.T) {
 	const fence = `"tenant_id" = $`
 	for _, scoped := range []bool{true, false} {
 		r := relation(scoped)
-		read, err := plan.ReadRelation(r, q, parse.Page{Offset: 1}, 5)
+		read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 1}, 5)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +232,7 @@ func TestFence(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, verb := range []plan.Verb{plan.Update, plan.Delete} {
-			write, err := plan.WriteRelation(r, plan.WriteRequest{Verb: verb, Query: q, Body: body})
+			write, err := plan.WriteRelation(&schema.Schema{}, r, plan.WriteRequest{Verb: verb, Query: q, Body: body})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,7 +19,7 @@ func Write(p *plan.Write, form Form, tenant string) Statement {
 	default:
 		w.lit("DELETE FROM ")
 		w.relation(p.Relation)
-		w.where(p.Where, p.Relation, p.Relation.Name.Name)
+		w.which(p)
 	}
 	if p.Verb != plan.Update || len(p.Columns) > 0 {
 		w.lit(" RETURNING ")
@@ -40,16 +40,24 @@ func Write(p *plan.Write, form Form, tenant string) Statement {
 	return w.statement()
 }
 
+// which writes what rows an update or delete is for.
+func (w *writer) which(p *plan.Write) {
+	and := w.conjunction(" WHERE ")
+	w.fence(p.Relation, p.Relation.Name.Name, and)
+	w.conds(p.Where, and)
+}
+
 // changed reads the changed rows as if they were the relation.
 func (w *writer) changed(p *plan.Write) {
 	if p.Read == nil {
 		w.lit("SELECT FROM _source")
 		return
 	}
-	w.lit("SELECT ")
-	w.columns(p.Read.Columns)
+	w.lit("SELECT")
+	w.columns(p.Read)
 	w.lit(" FROM _source AS ")
 	w.ident(p.Read.Alias)
+	w.laterals(p.Read)
 	w.order(p.Read.Order)
 }
 
@@ -143,7 +151,7 @@ func (w *writer) update(p *plan.Write) {
 	w.lit(" FROM (SELECT * FROM ")
 	w.body(p)
 	w.lit(" LIMIT 1) _body")
-	w.where(p.Where, p.Relation, p.Relation.Name.Name)
+	w.which(p)
 }
 
 // bodyColumn is a value of the body. A tenant_id of null counts as absent; any but the tenant's own is refused by

@@ -1,9 +1,9 @@
-package rest
+package plan
 
 import "strings"
 
-// similar is the candidate most like name, "" when none is like enough. An equal name is no suggestion.
-func similar(name string, candidates []string, enough float64) string {
+// Similar is the candidate most like name, "" when none is like enough. An equal name is no suggestion.
+func Similar(name string, candidates []string, enough float64) string {
 	best, score := "", enough
 	lower := []rune(strings.ToLower(name))
 	for _, c := range candidates {
