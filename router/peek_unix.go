@@ -31,11 +31,12 @@ func peek(c syscall.Conn) bool {
 		return false
 	}
 	quiet := false
-	err = raw.Read(func(fd uintptr) bool {
+	// Control and not Read: after a slow write pgx leaves a goroutine of its own reading, which holds the read lock until
+	// the next answer comes, and Read would wait for that lock.
+	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		quiet = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK
-		return true // never wait
 	})
 	return err == nil && quiet
 }

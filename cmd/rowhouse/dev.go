@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -406,15 +407,18 @@ func (d *devHouse) announce(ctx context.Context, l listeners) error {
 		}
 		state.Tenants = append(state.Tenants, shown)
 	}
-	line, err := json.Marshal(state)
-	if err != nil {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // URLs stay as they are
+	if err := encoder.Encode(state); err != nil {
 		return err
 	}
+	line := text.Bytes()
 	if err := writeState(devFile(d.dir, devStateFile), line); err != nil {
 		return err
 	}
 	if d.app.output == "json" {
-		_, err = fmt.Fprintf(d.app.stdout, "%s\n", line)
+		_, err = d.app.stdout.Write(line)
 		return err
 	}
 	d.banner(state)
