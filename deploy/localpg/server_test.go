@@ -327,33 +327,45 @@ func TestStart_leftovers(t *testing.T) {
 		}
 	}
 
+	// PostgreSQL asks whether a process of that number lives and may be signalled by its user.
+	child := func(t *testing.T, h home, name string) (*exec.Cmd, io.ReadCloser) {
+		t.Helper()
+		cmd := exec.Command(name)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(h.account)}
+		_, err := cmd.StdinPipe() // open until Wait
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		return cmd, out
+	}
+
 	t.Run("a pid file that names another program does not stop a start", func(t *testing.T) {
 		t.Parallel()
 		dir, h := initialised(t)
-		writePIDFile(t, h, os.Getpid())
+		cat, _ := child(t, h, "cat")
+		writePIDFile(t, h, cat.Process.Pid)
 		start(t, Config{Dir: dir})
 	})
 
 	t.Run("nor does one that names a zombie", func(t *testing.T) {
 		t.Parallel()
 		dir, h := initialised(t)
-		// A child that has ended and that nobody has waited for.
-		child := exec.Command("true")
-		out, err := child.StdoutPipe()
-		if err != nil {
+		zombie, out := child(t, h, "true")
+		if _, err := io.ReadAll(out); err != nil { // until it has ended; nobody waits for it
 			t.Fatal(err)
 		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = child.Wait() })
-		if _, err := io.ReadAll(out); err != nil { // until it has ended
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(child.Process.Pid, 0); err != nil {
+		if err := syscall.Kill(zombie.Process.Pid, 0); err != nil {
 			t.Fatalf("the zombie cannot be signalled: %v", err)
 		}
-		writePIDFile(t, h, child.Process.Pid)
+		writePIDFile(t, h, zombie.Process.Pid)
 		start(t, Config{Dir: dir})
 	})
 
@@ -473,7 +485,10 @@ func TestStart_refuses(t *testing.T) {
 		dir := openDir(t)
 		srv := start(t, Config{Dir: dir})
 		stop(t, srv)
-		elsewhere := t.TempDir()
+		elsewhere := filepath.Join(filepath.Dir(dir), "elsewhere")
+		if err := srv.home.account.privateDir(elsewhere); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.RemoveAll(srv.Socket()); err != nil {
 			t.Fatal(err)
 		}
@@ -484,6 +499,8 @@ func TestStart_refuses(t *testing.T) {
 		if again.Socket() == srv.Socket() {
 			t.Error("it was used")
 		}
+		stop(t, again)
+		os.RemoveAll(again.Socket())
 	})
 
 	t.Run("a setting that PostgreSQL does not know, with PostgreSQL's own words", func(t *testing.T) {

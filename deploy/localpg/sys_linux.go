@@ -1,7 +1,6 @@
 package localpg
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,19 +23,10 @@ func detach(cmd *exec.Cmd, acct account, onDeath syscall.Signal) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: onDeath, Credential: credential(acct)}
 }
 
-// servesCluster says whether pid is a living postgres with that data directory; a zombie is dead, though it can be signalled.
+// servesCluster says whether pid is a living postgres with that data directory. A zombie can still be signalled, but
+// it has no command line any more.
 func servesCluster(pid int, data string) bool {
-	proc := "/proc/" + strconv.Itoa(pid)
-	stat, err := os.ReadFile(proc + "/stat")
-	if err != nil || pid == 0 {
-		return false
-	}
-	// "pid (name) state …", and the name may hold anything.
-	_, rest, found := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
-	if !found || len(rest) == 0 || rest[0] == 'Z' || rest[0] == 'X' {
-		return false
-	}
-	cmdline, err := os.ReadFile(proc + "/cmdline")
+	cmdline, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil {
 		return false
 	}

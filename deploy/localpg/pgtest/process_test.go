@@ -5,6 +5,7 @@ package pgtest_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -115,8 +116,27 @@ func TestProcesses(t *testing.T) {
 		awaitGone(t, cluster)
 
 		p = play(t, "attach", "ROWHOUSE_PG_BIN="+bin)
-		if again := p.hear(t); again == first {
+		again := p.hear(t)
+		if again == first {
 			t.Errorf("the same server: %s", again)
+		}
+
+		// The keeper killed, and with it the server: what they leave is not used.
+		keeper, err := localpg.Running(cluster)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(syscall.Kill(keeper.PID, syscall.SIGKILL), p.cmd.Process.Kill()); err != nil {
+			t.Fatal(err)
+		}
+		p = play(t, "attach", "ROWHOUSE_PG_BIN="+bin)
+		if text := p.hear(t); text == again {
+			t.Errorf("the same server: %s", text)
+		}
+		if running, err := localpg.Running(cluster); err != nil {
+			t.Error(err)
+		} else if n := one[int](t, connect(t, running.DSN("postgres")), "select count(*) from pg_database where datname like 't\\_%'"); n != 1 {
+			t.Errorf("%d test databases, want that of the one process", n)
 		}
 		p.in.Close()
 		awaitGone(t, cluster)
