@@ -332,8 +332,9 @@ func (x *exchange) write() (*answer, error) {
 	err = x.withRelation(x.r.Context(), func(s *schema.Schema, r *schema.Relation) error {
 		write, err := plan.WriteRelation(s, r, plan.WriteRequest{
 			Verb: verb, Query: x.query, Body: body, Representation: representation,
-			Location: verb == plan.Insert && x.prefer.Return == "headers-only",
-			Defaults: x.prefer.Missing == "default", MaxRows: max(x.options.MaxRows, 0),
+			Location:   verb == plan.Insert && x.prefer.Return == "headers-only",
+			Resolution: x.prefer.Resolution,
+			Defaults:   x.prefer.Missing == "default", MaxRows: max(x.options.MaxRows, 0),
 		})
 		if err != nil {
 			return err
@@ -359,12 +360,6 @@ func (x *exchange) write() (*answer, error) {
 func (x *exchange) verb() (plan.Verb, error) {
 	switch x.r.Method {
 	case http.MethodPost:
-		switch {
-		case x.query.OnConflict != nil:
-			return 0, plan.Unsupported("on_conflict is")
-		case x.prefer.Resolution != "":
-			return 0, plan.Unsupported("Prefer: resolution is")
-		}
 		return plan.Insert, nil
 	case http.MethodPatch:
 		return plan.Update, nil

@@ -105,6 +105,8 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 		a.header.Set("Content-Range", "*/"+total)
 	}
 	switch {
+	case w.Conflict != nil && w.Conflict.Merge && number(row[sqlgen.Inserted]) <= 0:
+		a.status = http.StatusOK
 	case w.Verb == plan.Insert:
 		a.status = http.StatusCreated
 	case w.Read != nil:
@@ -126,6 +128,13 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 		a.header.Set("Location", location)
 	}
 	x.applied(a.header)
+	if w.Conflict != nil { // comes first in the list
+		applied := "resolution=" + x.prefer.Resolution
+		if others := a.header.Get("Preference-Applied"); others != "" {
+			applied += ", " + others
+		}
+		a.header.Set("Preference-Applied", applied)
+	}
 	return a, x.fromDatabase(a, row)
 }
 

@@ -50,7 +50,7 @@ const (
 	setSettings = `select set_config('search_path', $1, true), set_config('request.jwt.claims', $2, true), ` +
 		`set_config('request.method', $3, true), set_config('request.path', $4, true), ` +
 		`set_config('request.headers', $5, true), set_config('request.cookies', $6, true), ` +
-		`set_config('response.headers', '', true), set_config('response.status', '', true)`
+		`set_config('response.headers', '', true), set_config('response.status', '', true), set_config('rest.inserted', '', true)`
 	setSettingsAndZone = setSettings + `, set_config('timezone', $7, true)`
 	checkConstraints   = `set constraints all immediate`
 )

@@ -32,7 +32,7 @@ func (o one) Lend(_ context.Context, opts pgx.TxOptions, fn func(*pgx.Conn, func
 // answering is a job whose statement answers one row with text in place of its body.
 func answering(text string) Job {
 	return Job{ReadOnly: true, Settings: Settings{SearchPath: "public"}, Statement: sqlgen.Statement{
-		SQL: "select null, 1, $1, null, null, null /* " + text + " */", Args: [][]byte{[]byte(text)}}}
+		SQL: "select null, 1, $1, null, null, null, null /* " + text + " */", Args: [][]byte{[]byte(text)}}}
 }
 
 func prepared(t *testing.T, conn *pgx.Conn) int {

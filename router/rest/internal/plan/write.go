@@ -33,6 +33,13 @@ type Write struct {
 	All      bool     // every column is needed
 	Read     *Read    // of the changed rows; nil: no representation
 	Location []string // key columns that the address of a single new row is made of
+	Conflict *Conflict
+}
+
+// A Conflict is what an insert does about rows that are there already.
+type Conflict struct {
+	Columns []string
+	Merge   bool // update them; else leave them
 }
 
 // A WriteRequest is what PlanWrite needs besides the schema.
@@ -43,7 +50,8 @@ type WriteRequest struct {
 	Representation bool
 	Location       bool
 	Defaults       bool
-	MaxRows        int64 // caps embeds
+	MaxRows        int64  // caps embeds
+	Resolution     string // of conflicts: "", merge-duplicates, ignore-duplicates
 }
 
 // WriteRelation plans POST, PATCH and DELETE of a relation.
@@ -61,6 +69,9 @@ func WriteRelation(s *schema.Schema, r *schema.Relation, req WriteRequest) (*Wri
 	if w.Columns, err = bodyColumns(r, req); err != nil {
 		return nil, err
 	}
+	if req.Verb == Insert && req.Resolution != "" {
+		w.Conflict = conflict(r, req, len(w.Columns) > 0)
+	}
 	if req.Representation {
 		w.Read = read
 		w.returnFor(read)
@@ -70,6 +81,23 @@ func WriteRelation(s *schema.Schema, r *schema.Relation, req WriteRequest) (*Wri
 		w.Returned = w.Location
 	}
 	return w, nil
+}
+
+// conflict finds what an upsert goes by: on_conflict, else the primary key; nil when there is neither. Columns that
+// are unique only within the tenant get his column added, which PostgreSQL would miss.
+func conflict(r *schema.Relation, req WriteRequest, some bool) *Conflict {
+	columns := req.Query.OnConflict
+	if columns == nil {
+		columns = r.Key
+	} else if r.Scoped && !r.Constrained(columns) {
+		if with := append(slices.Clone(columns), schema.TenantColumn); r.Constrained(with) {
+			columns = with
+		}
+	}
+	if len(columns) == 0 {
+		return nil
+	}
+	return &Conflict{Columns: columns, Merge: some && req.Resolution == "merge-duplicates"}
 }
 
 func bodyColumns(r *schema.Relation, req WriteRequest) ([]*schema.Column, error) {

@@ -80,11 +80,20 @@ func (r *Relation) VisibleKey() []string { return r.Visible(r.Key) }
 // Unique says whether columns are, as a set, the primary key or a unique constraint. The tenant's column does not
 // count: within a tenant it tells nothing apart.
 func (r *Relation) Unique(columns []string) bool {
-	same := func(key []string) bool {
-		a, b := slices.Sorted(slices.Values(r.Visible(key))), slices.Sorted(slices.Values(r.Visible(columns)))
-		return len(a) > 0 && slices.Equal(a, b)
-	}
-	return same(r.Key) || slices.ContainsFunc(r.Uniques, same)
+	return r.anyKey(func(key []string) bool { return sameSet(r.Visible(key), r.Visible(columns)) })
+}
+
+// Constrained says whether exactly these columns are the primary key or a unique constraint.
+func (r *Relation) Constrained(columns []string) bool {
+	return r.anyKey(func(key []string) bool { return sameSet(key, columns) })
+}
+
+func (r *Relation) anyKey(is func([]string) bool) bool {
+	return is(r.Key) || slices.ContainsFunc(r.Uniques, is)
+}
+
+func sameSet(a, b []string) bool {
+	return len(a) > 0 && slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // Visible are the columns of a key as clients know them: without the tenant's.

@@ -22,6 +22,7 @@ const (
 	Body            // JSON; NULL without
 	Headers         // response.headers as set by the database; NULL when not
 	Status          // response.status, likewise
+	Inserted        // rows that an upsert inserted; NULL for all else
 	Location        // JSON array of the key's values; NULL without
 	Columns         // how many these are
 )
@@ -42,7 +43,7 @@ func Read(r *plan.Read, form Form, tenant string) Statement {
 		w.lit(")")
 	}
 	w.result(form)
-	w.lit(", NULL::text FROM (")
+	w.lit(", NULL::int, NULL::text FROM (")
 	w.read(r, nil)
 	w.lit(") _t")
 	return w.statement()

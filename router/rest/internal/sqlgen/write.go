@@ -32,7 +32,11 @@ func Write(p *plan.Write, form Form, tenant string) Statement {
 		w.lit("NULL::bigint")
 	}
 	w.result(form)
-	w.lit(", ")
+	if p.Conflict != nil {
+		w.lit(", coalesce(nullif(current_setting('rest.inserted', true), ''), '0')::int, ")
+	} else {
+		w.lit(", NULL::int, ")
+	}
 	w.location(p)
 	w.lit(" FROM (")
 	w.changed(p)
@@ -108,32 +112,66 @@ func (w *writer) location(p *plan.Write) {
 func (w *writer) insert(p *plan.Write) {
 	w.lit("INSERT INTO ")
 	w.relation(p.Relation)
-	if len(p.Columns) == 0 {
-		if !p.Body.Array {
-			w.lit(" DEFAULT VALUES")
-			return
-		}
+	switch {
+	case len(p.Columns) == 0 && !p.Body.Array:
+		w.lit(" DEFAULT VALUES")
+	case len(p.Columns) == 0:
 		w.lit(" SELECT FROM json_array_elements(")
 		w.arg(p.Body.Raw)
 		w.lit(") _body")
+	default:
+		w.lit(" (")
+		for i, c := range p.Columns {
+			if i > 0 {
+				w.lit(", ")
+			}
+			w.ident(c.Name)
+		}
+		w.lit(") SELECT ")
+		for i, c := range p.Columns {
+			if i > 0 {
+				w.lit(", ")
+			}
+			w.bodyColumn(p, c)
+		}
+		w.lit(" FROM ")
+		w.body(p)
+	}
+	w.conflict(p)
+}
+
+// conflict turns an insert into an upsert. Rows that were inserted and not updated are counted in a setting, raised
+// before each row and lowered when it turns out to be there: xmax, which would tell, is not to be had from views
+// and partitioned tables.
+func (w *writer) conflict(p *plan.Write) {
+	if p.Conflict == nil {
 		return
 	}
-	w.lit(" (")
+	if len(p.Columns) > 0 {
+		w.lit(" WHERE set_config('rest.inserted', (coalesce(nullif(current_setting('rest.inserted', true), ''), '0')::int + 1)::text, true) <> ''")
+	}
+	w.lit(" ON CONFLICT (")
+	for i, column := range p.Conflict.Columns {
+		if i > 0 {
+			w.lit(", ")
+		}
+		w.ident(column)
+	}
+	if !p.Conflict.Merge {
+		w.lit(") DO NOTHING")
+		return
+	}
+	w.lit(") DO UPDATE SET ")
 	for i, c := range p.Columns {
 		if i > 0 {
 			w.lit(", ")
 		}
 		w.ident(c.Name)
+		w.lit(" = EXCLUDED.")
+		w.ident(c.Name)
 	}
-	w.lit(") SELECT ")
-	for i, c := range p.Columns {
-		if i > 0 {
-			w.lit(", ")
-		}
-		w.bodyColumn(p, c)
-	}
-	w.lit(" FROM ")
-	w.body(p)
+	w.lit(" WHERE set_config('rest.inserted', (coalesce(nullif(current_setting('rest.inserted', true), ''), '0')::int - 1)::text, true) <> ''")
+	w.fence(p.Relation, p.Relation.Name.Name, func() { w.lit(" AND ") })
 }
 
 func (w *writer) update(p *plan.Write) {
