@@ -82,7 +82,7 @@ create table tasks (tenant_id uuid not null default rowhouse.tenant_id(), id uui
   project_id uuid, title text not null, primary key (tenant_id, id),
   constraint tasks_project foreign key (tenant_id, project_id) references projects (tenant_id, id));
 create view active_projects with (security_invoker = true) as select * from projects where status = 'active';
-insert into rowhouse.tables values ('projects', 'bind'), ('tasks', 'bind');
+insert into rowhouse.tables values ('projects', 'bind'), ('tasks', 'bind_optional'), ('towns', 'reference');
 insert into projects (tenant_id, id, name, status) values
   ('` + acme + `', '00000000-0000-0000-0000-0000000000a1', 'acme roof', 'active'),
   ('` + acme + `', '00000000-0000-0000-0000-0000000000a2', 'acme cellar', 'done'),

@@ -70,7 +70,7 @@ order by n.nspname, c.relname, k.conname`
 	selectScoped = `
 select t.relation::oid::text
 from rowhouse.tables t
-where t.kind in ('bind', 'optional')
+where t.kind <> 'reference'
 union
 select r.ev_class::text
 from rowhouse.tables t
@@ -78,7 +78,7 @@ join pg_attribute a on a.attrelid = t.relation and a.attname = 'tenant_id'
 join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = t.relation and d.refobjsubid = a.attnum
 join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
 join pg_attribute v on v.attrelid = r.ev_class and v.attname = 'tenant_id' and v.atttypid = 'uuid'::regtype
-where t.kind in ('bind', 'optional')
+where t.kind <> 'reference'
 order by 1`
 
 	selectVisible = `
