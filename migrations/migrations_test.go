@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -147,9 +148,9 @@ func TestMigrator_Up(t *testing.T) {
 	t.Run("a failing file leaves nothing, those before it stay, and the error names the line", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
-		result, err := d.up(set(table("a"), table("b")+"-- ü\ncreate table c (x nosuchtype);\n", table("d")), migrations.Config{})
+		result, err := d.up(set(table("a"), table("b")+"-- ü\ncreate table c (\n\tx nosuchtype);\n", table("d")), migrations.Config{})
 		var e *migrations.Error
-		if !errors.As(err, &e) || e.File != "000002_b" || e.Line != 4 || e.SQLState != "42704" || e.Target != "acme" {
+		if !errors.As(err, &e) || e.File != "000002_b" || e.Line != 5 || e.SQLState != "42704" || e.Target != "acme" {
 			t.Errorf("%#v", err)
 		}
 		if result.To.Number != 1 || result.Err != err {
@@ -199,7 +200,7 @@ func TestMigrator_Up(t *testing.T) {
 	t.Run("bodies that end in a comment or a semicolon", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
-		d.migrate(set(table("a")+"-- the end", table("b")+";;", table("c")+"/* one /* two */ */"))
+		d.migrate(set(strings.TrimSuffix(table("a"), ";\n")+" -- the end", table("b")+";;", table("c")+"/* one /* two */ */"))
 		d.wantLedger("1 applied", "2 applied", "3 applied")
 	})
 	t.Run("a statement that takes too long is ended, and a file may ask for more or less", func(t *testing.T) {
@@ -756,6 +757,25 @@ func TestMigrator_noTransaction(t *testing.T) {
 		d.wantLedger("1 applied", "2 applied", "3 applied")
 		if got := one[string](t, d.asOwner(), valid); got != "true" {
 			t.Errorf("index valid: %s", got)
+		}
+	})
+	t.Run("its time-out is its own", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		_, err := d.up(set("-- rowhouse:no-transaction\n-- rowhouse:timeout 50ms\nselect pg_sleep(5)"), migrations.Config{})
+		wantState(t, err, "57014")
+	})
+	t.Run("an index that is whole is not dropped, whatever the verify query says", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		files := set(filled, "-- rowhouse:no-transaction\n-- rowhouse:verify select current_setting('rowhouse.done', true) is not null\n"+index)
+		d.migrate(files)
+		mustExec(t, d.asOwner(), "update rowhouse.migrations set state = 'running' where version = 2")
+		before := one[uint32](t, d.asOwner(), "select 'b_n'::regclass::oid")
+		_, err := d.up(files, migrations.Config{})
+		wantState(t, err, "42P07")
+		if after := one[uint32](t, d.asOwner(), "select 'b_n'::regclass::oid"); after != before {
+			t.Error("the index was built again")
 		}
 	})
 	t.Run("one that had its effect before it was lost is marked, not run again", func(t *testing.T) {
