@@ -194,30 +194,99 @@ func TestRunner_Work_afterError(t *testing.T) {
 	}
 }
 
-// A worker that stood still while its lease ran out finds out, and changes nothing any more.
-func TestRunner_Work_zombie(t *testing.T) {
-	for _, point := range []string{"provision.placed.after", "provision.active.before"} {
+// A worker that stood still while its lease ran out, and does not notice, changes nothing any more.
+func TestRunner_Run_zombie(t *testing.T) {
+	for _, point := range []string{"provision.placed.before", "provision.placed.after", "provision.active.before", "provision.active.chosen"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t, "")
 			h.activate(t, sample)
 			op := h.create(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
-			zombie := h.child(t, op.ID, point+"=pause")
-			stopped(t, zombie.Process.Pid)
+			zombie := h.zombie(t, op.ID, point)
 			_, runner := h.open(t, jobs.Config{Sweep: 100 * time.Millisecond})
 			h.run(t, runner)
-			if point == "provision.placed.after" { // without a session on the server: the other goes on at once
-				h.finished(t, op.ID)
-			}
+			h.finished(t, op.ID)
 			must(t, zombie.Process.Signal(syscall.SIGCONT))
 			if err := zombie.Wait(); err != nil {
 				t.Errorf("the zombie ended with %v", err)
 			}
-			h.finished(t, op.ID)
 			h.checkWhole(t, op.ID, "initech")
 			h.checkNothingElse(t)
 		})
 	}
+}
+
+// zombie is a child that stands still at a point, and that the catalog has given up. Its own lease is too long for it to
+// find out by renewing.
+func (h *house) zombie(t testing.TB, id catalog.OperationID, point string) *exec.Cmd {
+	t.Helper()
+	cmd := h.child(t, id, point+"=pause", "JOBS_TEST_LEASE=1h")
+	stopped(t, cmd.Process.Pid)
+	_, err := h.catalog.Pool().Exec(t.Context(), `update rowhouse.operations set lease_until = '-infinity' where id = $1`, id)
+	must(t, err)
+	return cmd
+}
+
+// What a worker that stood still has begun on the server, its successor does not race: it waits for its session to end.
+func TestRunner_Run_waitsForZombie(t *testing.T) {
+	h := newHouse(t, "")
+	h.activate(t, sample)
+	op := h.create(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
+	zombie := h.zombie(t, op.ID, "provision.database.created")
+	_, runner := h.open(t, jobs.Config{Sweep: 100 * time.Millisecond})
+	h.run(t, runner)
+	asked := map[time.Time]bool{} // when the successor asked for the lock
+	for len(asked) < 4 {
+		var at []time.Time
+		must(t, h.super.QueryRow(t.Context(), `
+			select coalesce(array_agg(query_start), '{}') from pg_stat_activity
+			 where application_name = 'rowhouse-provision' and query like '%pg_try_advisory_lock%'`).Scan(&at))
+		for _, t := range at {
+			asked[t] = true
+		}
+		now, err := h.catalog.Operation(t.Context(), op.ID)
+		must(t, err)
+		if now.Step != "roles" {
+			t.Fatalf("the successor went on to %q while the zombie held the lock", now.Step)
+		}
+		time.Sleep(time.Millisecond) // what is awaited is another process's statement
+	}
+	must(t, zombie.Process.Kill())
+	h.finished(t, op.ID)
+	h.checkWhole(t, op.ID, "initech")
+	h.checkNothingElse(t)
+}
+
+// A claim is kept while a step takes longer than the lease.
+func TestRunner_Work_renews(t *testing.T) {
+	h := newHouse(t, "")
+	h.activate(t, sample)
+	op := h.create(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
+	must(t, fp.Set("provision.roles.before=sleep:2s"))
+	t.Cleanup(func() { must(t, fp.Set("")) })
+	_, runner := h.open(t, jobs.Config{Lease: 800 * time.Millisecond})
+	done := make(chan error, 1)
+	go func() {
+		_, err := runner.Work(t.Context(), op.ID)
+		done <- err
+	}()
+	for op.Step != "placed" {
+		var err error
+		op, err = h.catalog.Operation(t.Context(), op.ID)
+		must(t, err)
+	}
+	for waiting := true; waiting; {
+		select {
+		case err := <-done:
+			must(t, err)
+			waiting = false
+		case <-time.After(20 * time.Millisecond):
+			if _, err := h.catalog.Claim(t.Context(), op.ID, time.Millisecond); !errors.Is(err, catalog.ErrConflict) {
+				t.Fatalf("another worker's claim gives %v, want ErrConflict", err)
+			}
+		}
+	}
+	h.checkWhole(t, op.ID, "initech")
 }
 
 // A tenant that is being made while another set becomes the active one ends with that one.
