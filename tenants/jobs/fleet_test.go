@@ -169,7 +169,7 @@ func BenchmarkProvision(b *testing.B) {
 		})
 	}
 	b.Run("create_database_template", func(b *testing.B) {
-		template := h.names(b, `select datname from pg_database where starts_with(shobj_description(oid, 'pg_database'), $1) and datistemplate`)[0]
+		template := h.templates(b)[0]
 		for b.Loop() {
 			n++
 			name := fmt.Sprintf("bare_%s_%d", h.server.ID.Compact(), n)

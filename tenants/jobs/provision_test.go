@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -169,6 +170,57 @@ func TestRunner_Run_shared(t *testing.T) {
 		t.Errorf("databases on the server (-want +got):\n%s", diff)
 	}
 	h.checkServer(t, db)
+}
+
+func TestRunner_Run_dedicatedAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, attributes := range []string{"", "login createdb createrole"} {
+		t.Run("provisioner "+attributes, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, attributes)
+			h.activate(t, sample)
+			_, second := h.open(t, jobs.Config{})
+			h.run(t, h.runner)
+			h.run(t, second)
+			var ops []*catalog.Operation
+			for i := range 8 {
+				ops = append(ops, h.create(t, tenants.TenantSpec{Name: fmt.Sprintf("tenant-%d", i), Placement: catalog.Dedicated}))
+			}
+			for _, op := range ops {
+				if op = h.finished(t, op.ID); op.State != catalog.OperationDone || op.Attempts != 1 {
+					t.Errorf("operation of %s is %s after %d attempts: %s", op.TenantName, op.State, op.Attempts, op.Error)
+				}
+			}
+			if n := len(h.databases(t)); n != 8 {
+				t.Errorf("%d databases stand on the server, want 8", n)
+			}
+			if n := len(h.templates(t)); n != 1 {
+				t.Errorf("%d templates were made, want 1", n)
+			}
+		})
+	}
+}
+
+func (h *house) templates(t testing.TB) []string {
+	t.Helper()
+	return h.names(t, `select datname from pg_database where starts_with(shobj_description(oid, 'pg_database'), $1) and datistemplate order by oid`)
+}
+
+// Each set has a template; the newest two stay.
+func TestRunner_Work_templates(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "login createdb createrole")
+	var last []string
+	for i, app := range []fstest.MapFS{nil, sample, later} {
+		if app != nil {
+			h.activate(t, app)
+		}
+		h.made(t, tenants.TenantSpec{Name: fmt.Sprintf("tenant-%d", i), Placement: catalog.Dedicated})
+		last = append(last, h.templates(t)[len(h.templates(t))-1])
+	}
+	if diff := cmp.Diff(last[1:], h.templates(t)); diff != "" {
+		t.Errorf("templates (-want +got):\n%s", diff)
+	}
 }
 
 // run runs a runner until the test ends.
