@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/internal/fp"
@@ -275,15 +276,17 @@ func (p *provision) verified(ctx context.Context) error {
 	if err := h.exec(ctx, "grant connect on database %s to %s", ident(p.db.Name), ident(loginOf(p.db.ID))); err != nil {
 		return err
 	}
-	if err := p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error {
-		if err := p.identify(ctx, conn); err != nil {
-			return err
-		}
-		return migrations.SelfTest(ctx, conn, requestRoles)
-	}); err != nil {
-		return err
-	}
-	return p.turnedAway(ctx)
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return p.turnedAway(ctx) })
+	both.Go(func() error {
+		return p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error {
+			if err := p.identify(ctx, conn); err != nil {
+				return err
+			}
+			return migrations.SelfTest(ctx, conn, requestRoles)
+		})
+	})
+	return both.Wait()
 }
 
 // turnedAway insists that the login cannot enter a neighbour's database.
