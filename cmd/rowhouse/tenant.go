@@ -69,7 +69,10 @@ func (a *app) tenantList() *cobra.Command {
 			}
 			defer r.close()
 			found, err := r.Tenants(ctx)
-			return rows(found, func(t *catalog.Tenant) tenantRow { return tenantRow{t} }), err
+			if err != nil {
+				return nil, err
+			}
+			return rows(found, func(t *catalog.Tenant) tenantRow { return tenantRow{t} }), nil
 		}),
 	}
 }
@@ -106,7 +109,10 @@ func (a *app) tenantSuspend() *cobra.Command {
 				return nil, err
 			}
 			t, err := r.Tenant(ctx, args[0])
-			return tenantRow{t}, err
+			if err != nil {
+				return nil, err
+			}
+			return tenantRow{t}, nil
 		}),
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
@@ -126,7 +132,10 @@ func (a *app) tenantResume() *cobra.Command {
 				return nil, err
 			}
 			t, err := r.Tenant(ctx, args[0])
-			return tenantRow{t}, err
+			if err != nil {
+				return nil, err
+			}
+			return tenantRow{t}, nil
 		}),
 	}
 }

@@ -57,7 +57,7 @@ test('inserts, updates and deletes', async () => {
   const { data: made, status } = ok(await db.from('projects').insert({ name: 'New', budget: 5 }).select().single())
   assert.equal(status, 201)
   assert.equal(made.status, 'active')
-  const many = ok(await db.from('tasks').insert([{ project_id: made.id, title: 'a' }, { project_id: made.id, title: 'b', position: 2 }]))
+  const many = ok(await db.from('tasks').insert([{ project_id: made.id, title: 'a', position: 1 }, { project_id: made.id, title: 'b', position: 2 }]))
   assert.equal(many.status, 201)
   const { data: updated } = ok(await db.from('tasks').update({ state: 'done' }).eq('project_id', made.id).select('title,state').order('title'))
   assert.deepEqual(updated, [{ title: 'a', state: 'done' }, { title: 'b', state: 'done' }])
