@@ -54,6 +54,20 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
+func BenchmarkBorrow(b *testing.B) {
+	w := newWorld(b, 20)
+	w.tenant("acme", w.database())
+	w.follow()
+	rt := w.router(router.Config{})
+	ctx := w.as("acme", "authenticated")
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := rt.Borrow(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 const statement = "bench_read"
 
 // keyed reads one row by key in one flight: open, statement, Sync, COMMIT, Sync.
@@ -150,7 +164,9 @@ func BenchmarkScopedRead(b *testing.B) {
 			var took [2]time.Duration
 			rounds := 0
 			for b.Loop() {
-				for i, run := range []func() error{ours, plain} {
+				for turn, runs := 0, []func() error{ours, plain}; turn < 2; turn++ {
+					i := (turn + rounds/(25*clients)) % 2 // each goes first as often
+					run := runs[i]
 					began := time.Now()
 					var wg sync.WaitGroup
 					for range clients {

@@ -19,3 +19,17 @@ func (rt *Router) Route(ctx context.Context) error {
 	l.Release()
 	return nil
 }
+
+// Borrow is what a warm request pays for its connection, there and back.
+func (rt *Router) Borrow(ctx context.Context) error {
+	s, err := rt.scope(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return err
+	}
+	l, err := rt.borrow(ctx, s.database)
+	if err != nil {
+		return err
+	}
+	l.giveBack()
+	return nil
+}

@@ -25,14 +25,14 @@ func isQuiet(c net.Conn) bool {
 
 var _ interface{ NetConn() net.Conn } = (*tls.Conn)(nil)
 
+// peek looks by Control and not by Read: pgx may have a reader waiting on the connection (it starts one when a write is
+// slow, and it stays until something arrives), and Read would wait behind it.
 func peek(c syscall.Conn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false
 	}
 	quiet := false
-	// Control and not Read: after a slow write pgx leaves a goroutine of its own reading, which holds the read lock until
-	// the next answer comes, and Read would wait for that lock.
 	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
