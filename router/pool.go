@@ -63,6 +63,10 @@ func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
 		p.hosts = row.Hosts
 	}
 	p.plans.Store(db.PlanEpoch)
+	if db.Adopted { // ours have these as settings of their logins
+		cc.RuntimeParams["client_connection_check_interval"] = "500ms"
+		cc.RuntimeParams["idle_in_transaction_session_timeout"] = "10s"
+	}
 	cfg, err := p.config(cc)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"go.uber.org/goleak"
 
 	"github.com/rowhouse/rowhouse/catalog"
@@ -433,6 +436,48 @@ func TestRouter_Lend(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The scope on the wire: the tenant is a literal in a message of its own, right after BEGIN and before anything else.
+func TestRouter_scope_on_the_wire(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 20)
+	id := w.tenant("acme", w.database())
+	rt := w.router(router.Config{})
+	acme := w.as("acme", "authenticated")
+	var wire bytes.Buffer
+	var seen []string
+	err := rt.Lend(acme, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
+		conn.PgConn().Frontend().Trace(&wire, pgproto3.TracerOptions{SuppressTimestamps: true})
+		defer conn.PgConn().Frontend().Untrace()
+		return read(acme, &seen)(conn, open)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent []string
+	for line := range strings.Lines(wire.String()) {
+		fields := strings.Split(strings.TrimSpace(line), "\t")
+		if fields[0] != "F" || fields[1] == "Describe" || fields[1] == "Execute" {
+			continue
+		}
+		sent = append(sent, strings.Join(append(fields[1:2], fields[3:]...), " "))
+	}
+	want := []string{
+		`Bind  "" "rowhouse_begin_read_only" 0 0 0`,
+		`Parse  "" "set local rowhouse.tenant_id = '` + id.String() + `'" 0`,
+		`Bind  "" "" 0 0 0`,
+		`Bind  "" "rowhouse_role_1" 0 0 0`,
+		`Parse  "" "select owner from projects" 0`,
+		`Bind  "" "" 0 0 0`,
+		`Sync`,
+		`Parse  "" "commit" 0`,
+		`Bind  "" "" 0 0 0`,
+		`Sync`,
+	}
+	if diff := cmp.Diff(want, sent); diff != "" {
+		t.Errorf("(-want +sent)\n%s", diff)
+	}
 }
 
 type notStarted struct{}
