@@ -69,16 +69,17 @@ func (x *exchange) answer() (*answer, error) {
 		return x.root()
 	}
 	var err error
-	if x.query, err = parse.ReadQuery(x.r.URL.RawQuery, x.function); err != nil {
+	read := !isWrite(x.r.Method)
+	if x.query, err = parse.ReadQuery(x.r.URL.RawQuery, x.function && read); err != nil {
 		return nil, err
 	}
 	x.prefer = parse.ReadPrefer(x.r.Header.Values("Prefer"))
 	switch {
 	case x.function:
-		return nil, x.noFunction()
+		return x.call()
 	case x.r.Method == http.MethodOptions:
 		return x.allowed()
-	case isWrite(x.r.Method):
+	case !read:
 		return x.write()
 	}
 	return x.read()
@@ -160,12 +161,6 @@ func allow(methods string) *answer {
 	return &answer{status: http.StatusOK, empty: true, header: http.Header{"Allow": {methods}, "Access-Control-Allow-Origin": {"*"}}}
 }
 
-// noFunction is said of every function until they are served.
-func (x *exchange) noFunction() error {
-	return problem("PGRST202", fmt.Sprintf("Could not find the function %s.%s in the schema cache", x.schema, x.relation)).
-		with("Functions are not served yet.", "")
-}
-
 // allowed answers OPTIONS of a relation.
 func (x *exchange) allowed() (*answer, error) {
 	var a *answer
@@ -190,19 +185,24 @@ func (x *exchange) allowed() (*answer, error) {
 // PostgreSQL does not know something that the schema knows, the schema may be out of date: it is read again and,
 // if it has changed, fn is called once more. Nothing of the first call was committed.
 func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Schema, *schema.Relation) error) error {
-	key, load := schemaKey(x.options), x.h.loadSchema(x.options)
-	entry, err := x.h.schemas.Get(ctx, key, load)
-	if err != nil {
-		return err
-	}
-	try := func() error {
+	return x.withSchema(ctx, func(entry *schema.Entry) error {
 		relation := entry.Relation(x.schema, x.relation)
 		if relation == nil {
 			return x.noTable(ctx, entry)
 		}
 		return fn(entry.Schema, relation)
+	})
+}
+
+// withSchema calls fn with the database's schema, and once more when fn's error and a second look say that the
+// schema was out of date.
+func (x *exchange) withSchema(ctx context.Context, fn func(*schema.Entry) error) error {
+	key, load := schemaKey(x.options), x.h.loadSchema(x.options)
+	entry, err := x.h.schemas.Get(ctx, key, load)
+	if err != nil {
+		return err
 	}
-	err = try()
+	err = fn(entry)
 	if err == nil || !outdated(err) {
 		return err
 	}
@@ -210,8 +210,7 @@ func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Schema, *sc
 	if loadErr != nil || !changed {
 		return err
 	}
-	entry = fresh
-	return try()
+	return fn(fresh)
 }
 
 // outdated says whether err may come from a schema that the database has left behind.
@@ -222,7 +221,7 @@ func outdated(err error) bool {
 	}
 	var planned *plan.Error
 	if errors.As(err, &planned) {
-		return planned.Code == "PGRST204" || planned.Code == "PGRST200"
+		return planned.Code == "PGRST204" || planned.Code == "PGRST200" || planned.Code == "PGRST202"
 	}
 	var failure *exec.Failure
 	var pg *pgconn.PgError
@@ -267,11 +266,7 @@ func (x *exchange) noTable(ctx context.Context, entry *schema.Entry) error {
 
 // read answers GET and HEAD of a relation.
 func (x *exchange) read() (*answer, error) {
-	header := ""
-	if x.r.Method == http.MethodGet {
-		header = x.r.Header.Get("Range")
-	}
-	page, err := parse.ReadPage(x.rootRange(), header)
+	page, err := x.page()
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +284,7 @@ func (x *exchange) read() (*answer, error) {
 			return err
 		}
 		form := sqlgen.Form{Body: x.r.Method != http.MethodHead, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
-		row, err := x.run(sqlgen.Read(read, form, x.options.Tenant), nil)
+		row, err := x.run(sqlgen.Read(read, form, x.options.Tenant), true, nil)
 		if err != nil {
 			return err
 		}
@@ -297,6 +292,15 @@ func (x *exchange) read() (*answer, error) {
 		return err
 	})
 	return a, err
+}
+
+// page is what limit, offset and, on GET, the Range header leave of the rows.
+func (x *exchange) page() (parse.Page, error) {
+	header := ""
+	if x.r.Method == http.MethodGet {
+		header = x.r.Header.Get("Range")
+	}
+	return parse.ReadPage(x.rootRange(), header)
 }
 
 func (x *exchange) rootRange() parse.Range {
@@ -347,7 +351,7 @@ func (x *exchange) write() (*answer, error) {
 			return err
 		}
 		form := sqlgen.Form{Body: representation, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
-		row, err := x.run(sqlgen.Write(write, form, x.options.Tenant), x.decide(m, verb))
+		row, err := x.run(sqlgen.Write(write, form, x.options.Tenant), false, x.decide(m, verb))
 		if err != nil {
 			return err
 		}
@@ -374,6 +378,15 @@ func (x *exchange) readBody(verb plan.Verb) (*parse.Body, error) {
 	if verb == plan.Delete {
 		return nil, nil
 	}
+	raw, err := x.rawBody()
+	if err != nil {
+		return nil, err
+	}
+	return parse.ReadBody(raw, x.query.Columns != nil)
+}
+
+// rawBody reads a JSON body, not beyond what is accepted.
+func (x *exchange) rawBody() ([]byte, error) {
 	if contentType := x.r.Header.Get("Content-Type"); contentType != "" {
 		media, _, _ := strings.Cut(contentType, ";")
 		switch strings.ToLower(strings.TrimSpace(media)) {
@@ -392,7 +405,7 @@ func (x *exchange) readBody(verb plan.Verb) (*parse.Body, error) {
 	case err != nil:
 		return nil, problem("PGRST102", "Empty or invalid json").with("the body ended early", "")
 	}
-	return parse.ReadBody(raw, x.query.Columns != nil)
+	return raw, nil
 }
 
 // decide is what COMMIT waits for; nil when it waits for nothing.
@@ -421,9 +434,9 @@ func oneRow(n int64) error {
 }
 
 // run runs the statement with the settings that code in the database may look at.
-func (x *exchange) run(s sqlgen.Statement, decide func(exec.Row) error) (exec.Row, error) {
+func (x *exchange) run(s sqlgen.Statement, readOnly bool, decide func(exec.Row) error) (exec.Row, error) {
 	return x.h.runner.Run(x.r.Context(), exec.Job{
-		ReadOnly: !isWrite(x.r.Method),
+		ReadOnly: readOnly,
 		Settings: exec.Settings{
 			SearchPath: searchPath(x.schema, x.options.ExtraSearchPath),
 			Claims:     string(x.options.Claims),

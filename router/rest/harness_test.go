@@ -2,6 +2,7 @@ package rest_test
 
 import (
 	"context"
+	"crypto/md5"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,6 +74,20 @@ insert into passports values (1, 'P1');
 insert into clubs values (1, 'chess'), (2, 'darts');
 insert into members values (1, 1, 2001), (1, 2, 2002), (2, 1, 2003);
 insert into pets values (1, 'Rex', 1), (2, 'Tom', 1), (3, 'Kit', 2), (4, 'Stray', null);
+create function add(a int, b int default 10) returns int language sql immutable as $$ select a + b $$;
+create function over(a int) returns text language sql immutable as $$ select 'int' $$;
+create function over(a text) returns text language sql immutable as $$ select 'text' $$;
+create function over(a int, c int) returns text language sql immutable as $$ select 'two' $$;
+create function series(n int) returns setof int language sql stable as $$ select * from generate_series(1, n) $$;
+create function one_town(id int) returns towns language sql stable as $$ select * from towns where id = $1 $$;
+create function all_people() returns setof people language sql stable as $$ select * from people order by id $$;
+create function pairs_of(n int) returns table (x int, y text) language sql stable as $$ select i, 'y' || i from generate_series(1, n) i $$;
+create function nothing_back(v int) returns void language sql as $$ insert into nokey values (v) $$;
+create function put_in(v int) returns setof nokey language sql as $$ insert into nokey values (v), (v) returning * $$;
+create function sum_of(variadic n int[]) returns bigint language sql immutable as $$ select sum(i) from unnest(n) i $$;
+create function whole(json) returns text language sql immutable as $$ select $1 ->> 'k' $$;
+create function some_record() returns record language sql immutable as $$ select 1, 'a'::text $$;
+create function outs(a int, out b int, out c text) language sql immutable as $$ select a, 'c' $$;
 create schema other;
 create table other.elsewhere (id int primary key);
 
@@ -82,6 +97,7 @@ create table tasks (tenant_id uuid not null default rowhouse.tenant_id(), id uui
   project_id uuid, title text not null, primary key (tenant_id, id),
   constraint tasks_project foreign key (tenant_id, project_id) references projects (tenant_id, id));
 create view active_projects with (security_invoker = true) as select * from projects where status = 'active';
+create function my_projects() returns setof projects language sql stable as $$ select * from projects $$;
 insert into rowhouse.tables values ('projects', 'bind'), ('tasks', 'bind_optional'), ('towns', 'reference');
 insert into projects (tenant_id, id, name, status) values
   ('` + acme + `', '00000000-0000-0000-0000-0000000000a1', 'acme roof', 'active'),
@@ -114,7 +130,7 @@ grant usage on all sequences in schema public to authenticated;
 // database clones a database with the fixture in it.
 func database(t testing.TB) *pgtest.Database {
 	t.Helper()
-	return pgtest.DB(t, pgtest.Template("rest:"+fixture, func(ctx context.Context, conn *pgx.Conn) error {
+	return pgtest.DB(t, pgtest.Template(fmt.Sprintf("rest %x", md5.Sum([]byte(fixture))), func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, fixture)
 		return err
 	}))

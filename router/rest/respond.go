@@ -56,8 +56,18 @@ func (x *exchange) withBody(header http.Header, m media) {
 	}
 }
 
-// readAnswer makes the answer of GET and HEAD.
+// readAnswer makes the answer of GET and HEAD of a relation.
 func (x *exchange) readAnswer(row exec.Row, m media, page parse.Page) (*answer, error) {
+	a, err := x.rowsAnswer(row, m, page)
+	if err != nil {
+		return nil, err
+	}
+	a.header.Set("Content-Location", x.location())
+	return a, x.fromDatabase(a, row)
+}
+
+// rowsAnswer makes an answer of any number of rows.
+func (x *exchange) rowsAnswer(row exec.Row, m media, page parse.Page) (*answer, error) {
 	rows := number(row[sqlgen.Rows])
 	if m.single {
 		if err := oneRow(rows); err != nil {
@@ -78,17 +88,18 @@ func (x *exchange) readAnswer(row exec.Row, m media, page parse.Page) (*answer, 
 				with(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", page.Offset, all), "")
 			e.header = x.commonHeader()
 			e.header.Set("Content-Range", contentRange+total)
-			e.header.Set("Content-Location", x.location())
+			if !x.function {
+				e.header.Set("Content-Location", x.location())
+			}
 			return nil, e
 		case rows < all:
 			a.status = http.StatusPartialContent
 		}
 	}
 	a.header.Set("Content-Range", contentRange+total)
-	a.header.Set("Content-Location", x.location())
 	x.withBody(a.header, m)
 	x.applied(a.header)
-	return a, x.fromDatabase(a, row)
+	return a, nil
 }
 
 // writeAnswer makes the answer of POST, PATCH and DELETE.
@@ -208,14 +219,14 @@ func (x *exchange) applied(header http.Header) {
 	if count != "" {
 		count = "exact" // the others are answered by counting, too
 	}
-	add(method == http.MethodPost || method == http.MethodPatch, "missing", p.Missing)
-	add(write, "return", p.Return)
+	add(!x.function && (method == http.MethodPost || method == http.MethodPatch), "missing", p.Missing)
+	add(!x.function && write, "return", p.Return)
 	add(true, "count", count)
 	add(strings.HasSuffix(x.options.TxEnd, "-allow-override"), "tx", p.Tx)
 	add(true, "handling", p.Handling)
 	add(true, "timezone", p.Timezone)
 	if p.Max != nil {
-		add(p.Handling == "strict" && (method == http.MethodPatch || method == http.MethodDelete), "max-affected", strconv.FormatInt(*p.Max, 10))
+		add(p.Handling == "strict" && (method == http.MethodPatch || method == http.MethodDelete || x.function), "max-affected", strconv.FormatInt(*p.Max, 10))
 	}
 	if len(list) > 0 {
 		header.Set("Preference-Applied", strings.Join(list, ", "))

@@ -29,6 +29,7 @@ func Unsupported(feature string) *Error {
 type Read struct {
 	Relation *schema.Relation
 	Alias    string // what the statement calls it
+	Source   bool   // the rows are a function's, not the relation's own
 	Columns  []Column
 	Embeds   []*Embed // related rows that the columns or the conditions need
 	Where    []Cond

@@ -100,8 +100,9 @@ type Querier interface {
 // transaction.
 func Load(ctx context.Context, q Querier, schemas []string) (*Schema, error) {
 	l := &loader{ctx: ctx, q: q, digest: md5.New(), byOID: map[string]*Relation{},
-		schema: &Schema{names: slices.Clone(schemas), relations: map[Name]*Relation{}, inSchema: map[string][]string{}}}
-	steps := []func() error{l.prepare, l.relations, l.columns, l.constraints, l.scoped}
+		schema: &Schema{names: slices.Clone(schemas), relations: map[Name]*Relation{}, inSchema: map[string][]string{},
+			functions: map[Name][]*Function{}, functionNames: map[string][]string{}}}
+	steps := []func() error{l.prepare, l.relations, l.columns, l.constraints, l.scoped, l.functions}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("read schema: %w", err)
@@ -147,6 +148,12 @@ func (l *loader) note(kind byte, texts ...string) {
 	for _, t := range texts {
 		l.digest.Write(binary.AppendUvarint(nil, uint64(len(t))))
 		l.digest.Write([]byte(t))
+	}
+}
+
+func (l *loader) noteFlags(flags ...bool) {
+	for _, f := range flags {
+		l.digest.Write([]byte{map[bool]byte{false: 0, true: 1}[f]})
 	}
 }
 

@@ -11,10 +11,12 @@ type SQL string
 
 // A Schema is everything that requests are matched against.
 type Schema struct {
-	names     []string            // of the exposed schemas
-	relations map[Name]*Relation  //
-	inSchema  map[string][]string // names of its relations, sorted
-	digest    [16]byte            // of all rows it was built from
+	names         []string            // of the exposed schemas
+	relations     map[Name]*Relation  //
+	inSchema      map[string][]string // names of its relations, sorted
+	functions     map[Name][]*Function
+	functionNames map[string][]string // by schema, sorted
+	digest        [16]byte            // of all rows it was built from
 }
 
 // A Name is a qualified name.

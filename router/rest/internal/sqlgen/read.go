@@ -13,6 +13,7 @@ type Form struct {
 	Single bool // the first row instead of an array
 	Strip  bool // without nulls
 	Count  bool // all rows, not only the page
+	Values bool // the column v of each row instead of the row
 }
 
 // Every statement answers one row of text in these columns.
@@ -30,6 +31,12 @@ const (
 // Read writes the statement of a read. The tenant's predicate is added to every scoped relation; "" adds none.
 func Read(r *plan.Read, form Form, tenant string) Statement {
 	w := &writer{tenant: tenant}
+	w.rows(r, form)
+	return w.statement()
+}
+
+// rows writes the one row that every statement answers, over the rows of a read.
+func (w *writer) rows(r *plan.Read, form Form) {
 	w.lit("SELECT ")
 	switch {
 	case !form.Count:
@@ -46,7 +53,6 @@ func Read(r *plan.Read, form Form, tenant string) Statement {
 	w.lit(", NULL::int, NULL::text FROM (")
 	w.read(r, nil)
 	w.lit(") _t")
-	return w.statement()
 }
 
 // result writes the columns from Rows to Status over a row source _t.
@@ -56,7 +62,11 @@ func (w *writer) result(form Form) {
 		if form.Strip {
 			w.lit("json_strip_nulls(")
 		}
-		w.lit("json_agg(_t.*)")
+		if form.Values {
+			w.lit("json_agg(_t.v)")
+		} else {
+			w.lit("json_agg(_t.*)")
+		}
 		if form.Strip {
 			w.lit(")")
 		}
@@ -97,6 +107,11 @@ func (w *writer) read(r *plan.Read, of *plan.Embed) {
 }
 
 func (w *writer) from(r *plan.Read) {
+	if r.Source {
+		w.lit("_source AS ")
+		w.ident(r.Alias)
+		return
+	}
 	w.relation(r.Relation)
 	if r.Alias != r.Relation.Name.Name {
 		w.lit(" AS ")
@@ -163,7 +178,9 @@ func (w *writer) where(r *plan.Read, of *plan.Embed) (and func()) {
 	if of != nil {
 		w.joined(of, and)
 	}
-	w.fence(r.Relation, r.Alias, and)
+	if !r.Source { // what a function answers it has read itself
+		w.fence(r.Relation, r.Alias, and)
+	}
 	w.conds(r.Where, and)
 	return and
 }

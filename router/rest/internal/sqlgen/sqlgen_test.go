@@ -23,7 +23,7 @@ var words = func() map[string]bool {
 		ANY ALL LIKE ILIKE DISTINCT ORDER BY DESC NULLS FIRST LAST LIMIT OFFSET AS CAST to_jsonb int to_tsvector to_tsquery plainto_tsquery phraseto_tsquery
 		websearch_to_tsquery WITH _source INSERT INTO UPDATE SET DELETE RETURNING DEFAULT VALUES _t _body _element json_build_array json_array_elements
 		json_to_record json_to_recordset jsonb jsonb_to_record jsonb_to_recordset jsonb_agg jsonb_array_elements jsonb_build_object false
-		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _j _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED
+		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _j _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED MATERIALIZED LATERAL VARIADIC v _args
 		integer uuid tsvector numeric catalog_default`) {
 		m[w] = true
 	}
@@ -85,6 +85,7 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 		for _, form := range []sqlgen.Form{{Body: true, Count: true}, {Single: true, Body: true, Strip: true}, {}} {
 			if read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 3}, 10); err == nil {
 				list = append(list, sqlgen.Read(read, form, tenant))
+				list = append(list, calls(read, form, raw, body)...)
 			}
 			b, err := parse.ReadBody(body, q.Columns != nil)
 			for _, verb := range []plan.Verb{plan.Insert, plan.Update, plan.Delete} {
@@ -100,6 +101,21 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 		}
 	}
 	return list
+}
+
+// calls are statements of a function whose result the query reads.
+func calls(read *plan.Read, form sqlgen.Form, raw string, body []byte) []sqlgen.Statement {
+	read.Source = true
+	f := &schema.Function{Name: schema.Name{Schema: "public", Name: `f"f`}, Returns: read.Relation, Set: true}
+	c := &plan.Call{Function: f, Read: read, Args: []plan.Given{
+		{Arg: schema.Arg{Name: `a"a`, Type: "integer"}, Value: raw},
+		{Arg: schema.Arg{Name: "b", Type: "numeric", Variadic: true}, Value: raw, Values: []string{raw, raw}},
+	}}
+	list := []sqlgen.Statement{sqlgen.Call(c, form, tenant)}
+	c.Body = &parse.Body{Raw: body, Array: form.Count}
+	list = append(list, sqlgen.Call(c, form, tenant))
+	f.Returns = nil
+	return append(list, sqlgen.Call(c, form, tenant))
 }
 
 // check holds a statement to its rules: no foreign text, as many parameters as values, the fence where it belongs.

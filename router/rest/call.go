@@ -1,0 +1,127 @@
+package rest
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/exec"
+	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
+	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
+	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
+	"github.com/rowhouse/rowhouse/router/rest/internal/sqlgen"
+)
+
+// call answers GET, HEAD, POST and OPTIONS of a function.
+func (x *exchange) call() (*answer, error) {
+	if x.r.Method == http.MethodOptions {
+		return x.callable()
+	}
+	page, err := x.page()
+	if err != nil {
+		return nil, err
+	}
+	body, err := x.arguments()
+	if err != nil {
+		return nil, err
+	}
+	var a *answer
+	err = x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
+		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query,
+			Body: body, Page: page, MaxRows: max(x.options.MaxRows, 0)})
+		if err != nil {
+			return err
+		}
+		m, err := negotiate(x.r.Header.Values("Accept"))
+		if err != nil {
+			return err
+		}
+		if err := x.strict(); err != nil {
+			return err
+		}
+		readOnly := !isWrite(x.r.Method) || !c.Function.Volatile
+		decide, err := x.decideCall(m, c.Function)
+		if err != nil {
+			return err
+		}
+		form := sqlgen.Form{Body: x.r.Method != http.MethodHead, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
+		row, err := x.run(sqlgen.Call(c, form, x.options.Tenant), readOnly, decide)
+		if err != nil {
+			return err
+		}
+		a, err = x.callAnswer(row, m, page, c.Function)
+		return err
+	})
+	return a, err
+}
+
+// decideCall is what COMMIT waits for; nil when it waits for nothing. A value is always one.
+func (x *exchange) decideCall(m media, f *schema.Function) (func(exec.Row) error, error) {
+	if !isWrite(x.r.Method) {
+		return nil, nil
+	}
+	if f.Set {
+		return x.decide(m, plan.Update), nil
+	}
+	if x.prefer.Handling == "strict" && x.prefer.Max != nil {
+		return nil, problem("PGRST128", "Function must return SETOF or TABLE when max-affected preference is used with handling=strict")
+	}
+	return nil, nil
+}
+
+// arguments reads the body of POST; an empty one is no arguments.
+func (x *exchange) arguments() (*parse.Body, error) {
+	if !isWrite(x.r.Method) {
+		return nil, nil
+	}
+	raw, err := x.rawBody()
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) == 0 {
+		raw = []byte("{}")
+	}
+	return parse.ReadBody(raw, true)
+}
+
+// callAnswer makes the answer of a call.
+func (x *exchange) callAnswer(row exec.Row, m media, page parse.Page, f *schema.Function) (*answer, error) {
+	if f.Set {
+		a, err := x.rowsAnswer(row, m, page)
+		if err == nil {
+			err = x.fromDatabase(a, row)
+		}
+		return a, err
+	}
+	a := &answer{status: http.StatusOK, header: x.commonHeader(), body: row[sqlgen.Body]}
+	total := "*"
+	if row[sqlgen.Total] != nil {
+		total = "1"
+	}
+	a.header.Set("Content-Range", "0-0/"+total)
+	if f.Void {
+		a.status, a.empty = http.StatusNoContent, true
+	} else {
+		x.withBody(a.header, m)
+	}
+	x.applied(a.header)
+	return a, x.fromDatabase(a, row)
+}
+
+// callable answers OPTIONS of a function.
+func (x *exchange) callable() (*answer, error) {
+	var a *answer
+	err := x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
+		functions := entry.Functions(x.schema, x.relation)
+		if len(functions) == 0 {
+			_, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query})
+			return err
+		}
+		methods := []string{"OPTIONS"}
+		if !functions[0].Volatile {
+			methods = append(methods, "GET", "HEAD")
+		}
+		a = allow(strings.Join(append(methods, "POST"), ","))
+		return nil
+	})
+	return a, err
+}

@@ -1,0 +1,88 @@
+package schema
+
+// A Function is one that requests may call.
+type Function struct {
+	Name
+	Args     []Arg
+	Unnamed  bool      // its only argument has no name: it takes the whole JSON body
+	Returns  *Relation // whose rows it gives; without columns when they are no relation's; nil for values
+	Set      bool      // any number of rows or values
+	Void     bool
+	Volatile bool
+}
+
+// An Arg is an argument that a call gives.
+type Arg struct {
+	Name     string
+	Type     SQL
+	Optional bool
+	Variadic bool
+}
+
+// Functions are those of that name, overloads included.
+func (s *Schema) Functions(schema, name string) []*Function { return s.functions[Name{schema, name}] }
+
+// FunctionNames are the names in one schema, sorted.
+func (s *Schema) FunctionNames(schema string) []string { return s.functionNames[schema] }
+
+const selectFunctions = `
+select n.nspname, p.proname, p.provolatile = 'v', p.proretset, t.typname = 'void',
+       t.typtype = 'c' or t.typname = 'record' and coalesce(p.proargmodes && '{o,b,t}'::"char"[], false),
+       t.typrelid::text, p.pronargdefaults::int, p.provariadic <> 0,
+       array(select coalesce(u.name, '') from unnest(p.proargnames, p.proargmodes) with ordinality u(name, mode, i)
+             where u.mode is null or u.mode in ('i', 'b', 'v') order by u.i),
+       array(select format_type(u.typ, null) from unnest(p.proargtypes) with ordinality u(typ, i) order by u.i)
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+join pg_type t on t.oid = p.prorettype
+where n.nspname = any($1::text[])
+  and p.prokind = 'f'
+  and t.typname not in ('trigger', 'event_trigger')
+order by n.nspname, p.proname, p.pronargs, 11`
+
+func (l *loader) functions() error {
+	var f Function
+	var composite, variadic bool
+	var relation string
+	var defaults int
+	var names, types []string
+	dest := []any{&f.Schema, &f.Name.Name, &f.Volatile, &f.Set, &f.Void, &composite, &relation, &defaults, &variadic, &names, &types}
+	return each(l.ctx, l.q, selectFunctions, []any{l.schema.names}, dest, func() {
+		one := f
+		if composite {
+			if one.Returns = l.byOID[relation]; one.Returns == nil {
+				one.Returns = &Relation{Name: one.Name}
+			}
+		}
+		for i, typ := range types {
+			a := Arg{Type: SQL(typ), Optional: i >= len(types)-defaults, Variadic: variadic && i == len(types)-1}
+			if i < len(names) {
+				a.Name = names[i]
+			}
+			one.Args = append(one.Args, a)
+		}
+		if !one.callable() {
+			return
+		}
+		if known := l.schema.inFunctions(one.Name); !known {
+			l.schema.functionNames[one.Schema] = append(l.schema.functionNames[one.Schema], one.Name.Name)
+		}
+		l.schema.functions[one.Name] = append(l.schema.functions[one.Name], &one)
+		l.note('f', append(append([]string{one.Schema, one.Name.Name, relation}, names...), types...)...)
+		l.noteFlags(one.Volatile, one.Set, one.Void, composite, variadic)
+	})
+}
+
+// callable says whether arguments can be given: all by name, or one JSON document.
+func (f *Function) callable() bool {
+	for _, a := range f.Args {
+		if a.Name != "" {
+			continue
+		}
+		f.Unnamed = len(f.Args) == 1 && (a.Type == "json" || a.Type == "jsonb")
+		return f.Unnamed
+	}
+	return true
+}
+
+func (s *Schema) inFunctions(n Name) bool { return len(s.functions[n]) > 0 }
