@@ -133,7 +133,7 @@ func (a *app) benchRoute(ctx context.Context, l bench.Length) (bench.Report, err
 		return bench.Report{}, err
 	}
 	defer cat.Close()
-	h, err := newHouse(ctx, cfg, cat, log)
+	h, err := newHouse(ctx, cfg, cat, devLease, log)
 	if err != nil {
 		return bench.Report{}, err
 	}

@@ -38,8 +38,15 @@ type house struct {
 	instance  catalog.InstanceID // this process among those of the catalog
 }
 
+// How long an operation stays with a worker that is not heard of. A dev is the only one on its data, so what a killed one
+// left is nobody's.
+const (
+	serveLease = 20 * time.Second
+	devLease   = 4 * time.Second
+)
+
 // newHouse puts the rooms together, lowest first. The catalog stays the caller's to close.
-func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, log *slog.Logger) (*house, error) {
+func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, lease time.Duration, log *slog.Logger) (*house, error) {
 	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance]()}
 	h.health = &health{directory: h.directory}
 	var err error
@@ -49,7 +56,7 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, log *slog.
 	if h.verifier, err = identity.NewVerifier(ctx, h.identityConfig()); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
-	if h.runner, err = jobs.New(cat, jobs.Config{Instance: h.instance, Logger: log}); err != nil {
+	if h.runner, err = jobs.New(cat, jobs.Config{Instance: h.instance, Lease: lease, Logger: log}); err != nil {
 		return nil, err
 	}
 	h.service = tenants.NewService(cat, h.runner)

@@ -89,13 +89,16 @@ func (a *app) devConfig() (*config, error) {
 	})
 }
 
+// catalogConns is enough for directory, operations, River and the control plane side by side.
+const catalogConns = 8
+
 // openCatalog opens the configured catalog under the configured keys.
 func openCatalog(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.Catalog, error) {
 	keys, err := openKeys(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return catalog.Open(ctx, cfg.String("catalog.url"), catalog.Config{Keys: keys, Logger: log})
+	return catalog.Open(ctx, cfg.String("catalog.url"), catalog.Config{Keys: keys, MaxConns: catalogConns, Logger: log})
 }
 
 func openKeys(cfg *config) (catalog.Keys, error) {

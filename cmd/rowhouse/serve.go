@@ -28,7 +28,7 @@ func (a *app) serve() *cobra.Command {
 				return err
 			}
 			defer cat.Close()
-			h, err := newHouse(ctx, cfg, cat, log)
+			h, err := newHouse(ctx, cfg, cat, serveLease, log)
 			if err != nil {
 				return err
 			}
