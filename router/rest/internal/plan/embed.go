@@ -29,6 +29,7 @@ type Pair struct{ Parent, Child string }
 // A Through is the junction of a many-to-many relationship.
 type Through struct {
 	Relation *schema.Relation
+	Alias    string
 	Parent   []Pair // the parent's column and the junction's
 	Child    []Pair // the junction's column and the related one
 }
@@ -86,6 +87,12 @@ func (p planner) embed(parent *Read, item parse.Item, above []string) (*Embed, e
 	alias := fmt.Sprintf("%s_%d", rel.to.Name.Name, len(above))
 	for slices.Contains(above, alias) { // a table may really be called like that
 		alias += "_"
+	}
+	if e.Through != nil {
+		e.Through.Alias = alias + "_via"
+		for slices.Contains(above, e.Through.Alias) {
+			e.Through.Alias += "_"
+		}
 	}
 	if e.Read, err = p.level(rel.to, alias, item.Items, above); err != nil {
 		return nil, err

@@ -65,22 +65,23 @@ func (w *writer) through(e *plan.Embed) {
 	}
 	w.lit(" INNER JOIN ")
 	w.relation(e.Through.Relation)
-	w.lit(" AS _j")
+	w.lit(" AS ")
+	w.ident(e.Through.Alias)
 	and := w.conjunction(" ON ")
 	for _, pair := range e.Through.Child {
 		and()
-		w.qualified("_j", pair.Parent)
+		w.qualified(e.Through.Alias, pair.Parent)
 		w.lit(" = ")
 		w.qualified(e.Read.Alias, pair.Child)
 	}
-	w.fence(e.Through.Relation, "_j", and)
+	w.fence(e.Through.Relation, e.Through.Alias, and)
 }
 
 // joined writes what ties related rows to their parent.
 func (w *writer) joined(e *plan.Embed, and func()) {
 	pairs, alias := e.On, e.Read.Alias
 	if e.Through != nil {
-		pairs, alias = e.Through.Parent, "_j"
+		pairs, alias = e.Through.Parent, e.Through.Alias
 	}
 	for _, pair := range pairs {
 		and()

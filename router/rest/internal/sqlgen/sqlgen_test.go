@@ -23,7 +23,7 @@ var words = func() map[string]bool {
 		ANY ALL LIKE ILIKE DISTINCT ORDER BY DESC NULLS FIRST LAST LIMIT OFFSET AS CAST to_jsonb int to_tsvector to_tsquery plainto_tsquery phraseto_tsquery
 		websearch_to_tsquery WITH _source INSERT INTO UPDATE SET DELETE RETURNING DEFAULT VALUES _t _body _element json_build_array json_array_elements
 		json_to_record json_to_recordset jsonb jsonb_to_record jsonb_to_recordset jsonb_agg jsonb_array_elements jsonb_build_object false
-		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _j _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED MATERIALIZED LATERAL VARIADIC v _args
+		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED MATERIALIZED LATERAL VARIADIC v _args
 		integer uuid tsvector numeric catalog_default`) {
 		m[w] = true
 	}
