@@ -179,28 +179,44 @@ func (c *Catalog) RecordStep(ctx context.Context, o *Operation, step, message st
 	if err == nil {
 		o.Step = step
 	}
+	return claimError(err, o)
+}
+
+// PostponeClaim gives a claim back, to be taken again after wait, and says why; those who watch are told when the reason
+// is a new one.
+func (c *Catalog) PostponeClaim(ctx context.Context, o *Operation, wait time.Duration, why string) error {
+	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
+		var before string // the subselect still sees the row as it was
+		err := tx.QueryRow(ctx, `
+			update rowhouse.operations
+			   set state = 'waiting', lease_until = '-infinity', next_at = now() + $3::interval, error = $4, updated_at = now()
+			 where id = $1 and op_epoch = $2 and state = 'running'
+			returning (select coalesce(error, '') from rowhouse.operations where id = $1)`, o.ID, o.Epoch, wait, why).Scan(&before)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrConflict
+		}
+		if err != nil || before == why {
+			return err
+		}
+		return (&Tx{tx, c}).note(ctx, o.ID, OperationWaiting, o.Step, why)
+	})
+	return claimError(err, o)
+}
+
+// claimError is what became of a record under a claim.
+func claimError(err error, o *Operation) error {
 	if errors.Is(err, ErrConflict) {
 		return fmt.Errorf("operation %s is another worker's: %w", o.ID, ErrConflict)
 	}
 	return refine(err, "operation "+o.ID.String())
 }
 
-// PostponeClaim gives a claim back, to be taken again after wait, and says why.
-func (c *Catalog) PostponeClaim(ctx context.Context, o *Operation, wait time.Duration, why string) error {
-	return c.claimed(ctx, o, `update rowhouse.operations
-		set state = 'waiting', lease_until = '-infinity', next_at = now() + $3::interval, error = $4, updated_at = now()
-		where id = $1 and op_epoch = $2 and state = 'running'`, wait, why)
-}
-
 func (c *Catalog) claimed(ctx context.Context, o *Operation, sql string, args ...any) error {
 	tag, err := c.pool.Exec(ctx, sql, append([]any{o.ID, o.Epoch}, args...)...)
-	if err != nil {
-		return refine(err, "operation "+o.ID.String())
+	if err == nil && tag.RowsAffected() == 0 {
+		err = ErrConflict
 	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("operation %s is another worker's: %w", o.ID, ErrConflict)
-	}
-	return nil
+	return claimError(err, o)
 }
 
 // OperationEvent is one line of an operation's record.
