@@ -382,6 +382,17 @@ func TestMigrator_history(t *testing.T) {
 		}
 		d.wantLedger("10 applied", "20 applied")
 	})
+	t.Run("a ledger whose rows are right and whose chain is not", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		d.migrate(set(table("a")))
+		mustExec(t, d.asOwner(), "update rowhouse.migrations set chain = 'x'")
+		_, err := d.up(set(table("a"), table("b")), migrations.Config{})
+		var h *migrations.HistoryError
+		if !errors.As(err, &h) || h.Kind != migrations.Changed || h.File != "the ledger itself" {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("line ends and a byte order mark are no change", func(t *testing.T) {
 		crlf := fstest.MapFS{}
 		for name, f := range set(table("a"), table("b")) {
