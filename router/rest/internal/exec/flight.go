@@ -161,6 +161,8 @@ func (f *flight) send(n name, s sqlgen.Statement, read func(any) error) {
 			return nil
 		}})
 	}
+	// Not SendQueryStatement, which would spare the server a description: after an error pgx 5.12 takes a skipped
+	// statement's description for the next one's, and loses the connection over COMMIT.
 	f.pipe.SendQueryPrepared(n.text, s.Args, nil, nil)
 	f.steps = append(f.steps, step{read: read})
 }
