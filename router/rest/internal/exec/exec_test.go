@@ -204,3 +204,24 @@ func TestRunner_connection(t *testing.T) {
 		}
 	})
 }
+
+// TestFlight_result holds on to the tag: a COMMIT of a failed transaction succeeds, and says ROLLBACK.
+func TestFlight_result(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, tag, outcome string
+		rollback           bool
+	}{
+		{"committed", "COMMIT", "", false},
+		{"rolled back against our will", "ROLLBACK", RolledBack, false},
+		{"rolled back as wanted", "ROLLBACK", "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := (&flight{row: &Row{}, tag: c.tag}).result(nil, Job{Rollback: c.rollback})
+			var f *Failure
+			if (err != nil) != (c.outcome != "") || errors.As(err, &f) && f.Outcome() != c.outcome {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
