@@ -36,6 +36,8 @@ type house struct {
 	resolver  *tenants.Resolver
 	health    *health
 	instance  catalog.InstanceID // this process among those of the catalog
+
+	restDefaults rest.Options
 }
 
 // How long an operation stays with a worker that is not heard of. A dev is the only one on its data, so what a killed one
@@ -47,7 +49,7 @@ const (
 
 // newHouse puts the rooms together, lowest first. The catalog stays the caller's to close.
 func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, lease time.Duration, log *slog.Logger) (*house, error) {
-	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance]()}
+	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance](), restDefaults: cfg.restDefaults()}
 	h.health = &health{directory: h.directory}
 	var err error
 	if h.router, err = router.New(h.directory, h.routerConfig()); err != nil {
@@ -145,6 +147,14 @@ func (h *house) edgeConfig() router.EdgeConfig {
 	return cfg
 }
 
+// restDefaults are the configured options of the data API, read once: what differs by tenant is laid over them.
+func (c *config) restDefaults() rest.Options {
+	return rest.Options{
+		Schemas: c.Strings("rest.schemas"), ExtraSearchPath: c.Strings("rest.extra_search_path"), AnonRole: c.String("rest.anon_role"),
+		MaxRows: c.Int64("rest.max_rows"), MaxBody: c.Int64("rest.max_body"), TxEnd: c.String("rest.tx_end"), PreRequest: c.String("rest.pre_request"),
+	}
+}
+
 // restOptions is what the data API needs to know of one request: the tenant's schema, and what the host decided for it.
 func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 	session, err := tenants.FromContext(r.Context())
@@ -159,24 +169,21 @@ func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 	if err != nil {
 		return rest.Options{}, fmt.Errorf("%w: %w", tenants.ErrUnavailable, err)
 	}
-	o := rest.Options{
-		Fingerprint:     fmt.Sprintf("%s/%s", db.SchemaChain, db.Fingerprint),
-		Schemas:         effective(h, t, "rest.schemas", h.config.Strings("rest.schemas")),
-		ExtraSearchPath: effective(h, t, "rest.extra_search_path", h.config.Strings("rest.extra_search_path")),
-		Role:            session.Role(),
-		AnonRole:        effective(h, t, "rest.anon_role", h.config.String("rest.anon_role")),
-		Claims:          session.Claims(),
-		Tenant:          t.ID.String(),
-		MaxRows:         effective(h, t, "rest.max_rows", h.config.Int64("rest.max_rows")),
-		MaxBody:         effective(h, t, "rest.max_body", h.config.Int64("rest.max_body")),
-		TxEnd:           effective(h, t, "rest.tx_end", h.config.String("rest.tx_end")),
-		PreRequest:      effective(h, t, "rest.pre_request", h.config.String("rest.pre_request")),
+	o := h.restDefaults
+	o.Schemas = effective(h, t, "rest.schemas", o.Schemas)
+	o.ExtraSearchPath = effective(h, t, "rest.extra_search_path", o.ExtraSearchPath)
+	o.AnonRole = effective(h, t, "rest.anon_role", o.AnonRole)
+	o.MaxRows = effective(h, t, "rest.max_rows", o.MaxRows)
+	o.MaxBody = effective(h, t, "rest.max_body", o.MaxBody)
+	o.TxEnd = effective(h, t, "rest.tx_end", o.TxEnd)
+	o.PreRequest = effective(h, t, "rest.pre_request", o.PreRequest)
+	o.Tenant, o.Claims = t.ID.String(), session.Claims()
+	if o.Role = session.Role(); o.Role == "" {
+		o.Role = o.AnonRole
 	}
+	o.Fingerprint = db.SchemaChain + "/" + db.Fingerprint
 	if db.Adopted {
 		o.Fingerprint = db.ID.String() // its owner makes DDL without us
-	}
-	if o.Role == "" {
-		o.Role = o.AnonRole
 	}
 	return o, nil
 }
