@@ -195,10 +195,12 @@ func effective[T any](h *house, t *catalog.Tenant, key string, configured T) T {
 	if value == nil {
 		return configured
 	}
-	if err := json.Unmarshal(value, &configured); err != nil {
+	var own T // not decoded into configured: a list would be written over for everybody
+	if err := json.Unmarshal(value, &own); err != nil {
 		h.log.Error("setting does not fit its key", "key", key, "tenant", t.ID, "error", err)
+		return configured
 	}
-	return configured
+	return own
 }
 
 // How a service stops: it says that it is not ready and goes on serving for a moment, so that a balancer can notice; then
