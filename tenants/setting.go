@@ -81,11 +81,6 @@ func isOneOf(words ...string) func(json.RawMessage) bool {
 	}
 }
 
-func isSecret(value json.RawMessage) bool {
-	var s string
-	return json.Unmarshal(value, &s) == nil && len(s) >= 32
-}
-
 func isDuration(value json.RawMessage) bool {
 	var s string
 	if json.Unmarshal(value, &s) != nil {

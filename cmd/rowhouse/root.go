@@ -27,7 +27,6 @@ type app struct {
 	output     string // -o
 	adminURL   string // --admin-url
 	data       string // --data of the commands that find a running dev
-	yes        bool   // --yes
 	quiet      bool   // --quiet
 }
 
@@ -132,7 +131,7 @@ func (a *app) logger(level, format string) *slog.Logger {
 	}
 	switch {
 	case a.isTerminal(a.stderr):
-		return slog.New(tint.NewHandler(a.stderr, &tint.Options{Level: l, NoColor: a.env("NO_COLOR") != ""}))
+		return slog.New(tint.NewTextHandler(a.stderr, &tint.Options{Level: l, NoColor: a.env("NO_COLOR") != ""}))
 	case format == "text":
 		return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: l}))
 	}

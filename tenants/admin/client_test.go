@@ -273,7 +273,7 @@ func TestClient_SomethingElseAnswers(t *testing.T) {
 	t.Cleanup(other.Close)
 	for name, handler := range map[string]http.HandlerFunc{
 		"a page":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>RHCANARY")) },
-		"an error": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "RHCANARY", 502) },
+		"an error": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "RHCANARY", http.StatusBadGateway) },
 		"a redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
 		},

@@ -33,6 +33,7 @@ func Migrate(ctx context.Context, conn *pgx.Conn) error {
 	}
 	for applied := 1; applied > 0; {
 		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			//lint:ignore SA1019 it is discouraged for several versions in one transaction; here each has its own, on the locked connection
 			result, err := m.MigrateTx(ctx, tx, rivermigrate.DirectionUp, &rivermigrate.MigrateOpts{MaxSteps: 1})
 			if err == nil {
 				applied = len(result.Versions)
