@@ -33,3 +33,13 @@ func (rt *Router) Borrow(ctx context.Context) error {
 	l.giveBack()
 	return nil
 }
+
+// Outdate makes every open connection one from before a reset, as one is that was being made while the pool was reset.
+func (rt *Router) Outdate(ctx context.Context) {
+	for _, key := range rt.pools.Keys() {
+		if l, err := rt.pools.Acquire(ctx, key); err == nil {
+			l.Value().born.Add(1)
+			l.Release()
+		}
+	}
+}

@@ -241,12 +241,6 @@ func (l *loan) giveBack() {
 	l.lease.Release()
 }
 
-// destroy ends the loan and the connection.
-func (l *loan) destroy() {
-	discard(l.conn)
-	l.lease.Release()
-}
-
 // discard closes a connection, in a goroutine of its own: it waits until the server has let go. The pool counts it until
 // then, and waits for it when it is closed itself.
 func discard(conn *pgxpool.Conn) {

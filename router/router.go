@@ -264,7 +264,7 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, again bool
 	}
 	if _, err := flight(ctx, l.pgx(), s.open); err != nil {
 		dead := l.pgx().IsClosed()
-		l.destroy()
+		l.giveBack() // which destroys what is left in a transaction
 		return nil, dead && ctx.Err() == nil, refuse(ctx, err)
 	}
 	return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, false, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -551,6 +552,111 @@ func TestRouter_faults(t *testing.T) {
 			db.exec(t, "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '"+db.login+"'")
 		}
 	})
+	t.Run("a connection that the server ended while it was idle is not lent", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 20)
+		db := w.database()
+		w.tenant("acme", db)
+		rt := w.router(router.Config{})
+		acme := w.as("acme", "service_role")
+		for range 5 {
+			calls := 0
+			err := rt.Lend(acme, pgx.TxOptions{}, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
+				calls++
+				var seen []string
+				return read(acme, &seen)(conn, open)
+			})
+			if err != nil || calls != 1 {
+				t.Errorf("%v after %d calls", err, calls)
+			}
+			db.exec(t, "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '"+db.login+"'")
+		}
+	})
+	t.Run("a connection from before a reset is not lent", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 20)
+		w.tenant("acme", w.database())
+		rt := w.router(router.Config{MaxConnsPerDatabase: 1})
+		acme := w.as("acme", "service_role")
+		var pids [2]uint32
+		for i := range pids {
+			if err := rt.BeginFunc(acme, func(tx pgx.Tx) error { pids[i] = tx.Conn().PgConn().PID(); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			rt.Outdate(acme)
+		}
+		if pids[0] == pids[1] {
+			t.Error("it was")
+		}
+	})
+	t.Run("the time to connect is over once connected", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 20)
+		w.tenant("acme", w.database())
+		rt := w.router(router.Config{ConnectTimeout: time.Second})
+		acme := w.as("acme", "service_role")
+		if err := rt.BeginFunc(acme, func(tx pgx.Tx) error { _, err := tx.Exec(acme, "select pg_sleep(1.2)"); return err }); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a server that accepts and never speaks is left after the time to connect", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 20)
+		w.tenant("acme", w.database())
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		w.update(func(ctx context.Context, tx *catalog.Tx) error {
+			return tx.SetServerHosts(ctx, w.server, []string{l.Addr().String()})
+		})
+		rt := w.router(router.Config{ConnectTimeout: 100 * time.Millisecond, AcquireTimeout: 20 * time.Second})
+		began := time.Now()
+		if _, err := rt.Begin(w.as("acme", "service_role")); !errors.Is(err, router.ErrUnavailable) || time.Since(began) > 10*time.Second {
+			t.Errorf("%v after %v, want ErrUnavailable", err, time.Since(began))
+		}
+	})
+	t.Run("an idle connection gives way to another database's first", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 1) // room for one connection in all
+		w.tenant("acme", w.database())
+		w.tenant("globex", w.database())
+		rt := w.router(router.Config{AcquireTimeout: 20 * time.Second})
+		acme, globex := w.as("acme", "service_role"), w.as("globex", "service_role")
+		held, err := rt.Begin(acme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan error)
+		go func() { got <- rt.BeginFunc(globex, func(pgx.Tx) error { return nil }) }()
+		for rt.Stat().Servers[w.server].Waiting == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if err := held.Commit(acme); err != nil { // its connection is idle now
+			t.Error(err)
+		}
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+		if st := rt.Stat().Servers[w.server]; st.Reclaimed != 1 {
+			t.Errorf("%d reclaimed", st.Reclaimed)
+		}
+	})
+	t.Run("a database that is not active serves nothing", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 20)
+		db := w.database()
+		w.tenant("acme", db)
+		rt := w.router(router.Config{})
+		acme := w.as("acme", "service_role")
+		w.update(func(ctx context.Context, tx *catalog.Tx) error {
+			return tx.SetDatabaseState(ctx, db.id, catalog.DatabaseHeld)
+		})
+		if _, err := rt.Begin(acme); !errors.Is(err, router.ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+	})
 	t.Run("a new password is fetched when the old one is refused", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, 20)
@@ -587,6 +693,9 @@ func TestRouter_faults(t *testing.T) {
 			_, err := rt.Begin(w.as(name, "service_role"))
 			if !errors.Is(err, router.ErrUnavailable) {
 				t.Errorf("%s: %v, want ErrUnavailable", name, err)
+			}
+			if errors.As(err, new(*pgconn.ConnectError)) {
+				t.Errorf("%s: the error carries the connection's configuration", name)
 			}
 			if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, db.password) || strings.Contains(text, gone.password) {
 				t.Errorf("%s: the error shows a password", name)
