@@ -29,6 +29,17 @@ func (h *health) ready() error {
 	return h.directory.Ready()
 }
 
+// windDown asks clients of a draining process to let go of their connections with the next answer. A connection that the
+// server closes by itself may just be carrying a request, which would be lost.
+func (h *health) windDown(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func (h *health) livez(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) }
 
 func (h *health) readyz(w http.ResponseWriter, _ *http.Request) { writeHealth(w, h.ready()) }

@@ -258,7 +258,7 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 		handler http.Handler
 		l       net.Listener
 	}{{public, l.public}, {admin, l.admin}} {
-		listening.Go(func() error { return serveUntil(doors, newServer(door.handler), door.l, drainLimit) })
+		listening.Go(func() error { return serveUntil(doors, newServer(h.health.windDown(door.handler)), door.l, drainLimit) })
 	}
 	if ready != nil {
 		parts.Go(func() error { return unlessDone(failed, ready(failed)) })
