@@ -13,8 +13,8 @@ VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 GOBUILD := CGO_ENABLED=0 go build -buildvcs=$(VCS) -trimpath
 TOOL := go tool -modfile=tools.mod
 
-# Where goroutines meet; SQL text and parsers gain nothing from the race detector.
-RACE := ./catalog ./deploy/localpg/pgtest ./router ./router/internal/... ./tenants ./tenants/jobs
+# Where goroutines meet.
+RACE := ./catalog/... ./deploy/localpg/pgtest ./router/... ./tenants/...
 # What can behave differently on another version of PostgreSQL, without what takes long.
 FAST := ./catalog/... ./deploy/localpg/... ./migrations/... ./router/... ./tenants/...
 
@@ -31,7 +31,7 @@ build: ## Build bin/rowhouse
 
 test: ## Run all tests
 	@.ci/setup test
-	go test -timeout 10m -parallel 4 $(ARGS) $(PKG)
+	go test -timeout 15m -parallel 4 $(ARGS) $(PKG)
 
 test-fast: setup ## Run the tests that another version of PostgreSQL could change
 	go test -short -count=1 -timeout 10m -parallel 4 $(ARGS) $(FAST)
