@@ -83,6 +83,13 @@ func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
 	return p, nil
 }
 
+// A connection that was used a moment ago is taken as it is, one that was idle is looked at, and one that was idle for
+// long is asked: what lies between may have forgotten it.
+const (
+	justUsed = 5 * time.Millisecond
+	longIdle = 30 * time.Second
+)
+
 // template is parsed only because pgxpool takes no configuration that its parser has not made. Nothing of it is used.
 const template = "host=localhost port=5432 user=nobody password=none dbname=none sslmode=disable passfile=/dev/null"
 
@@ -101,7 +108,8 @@ func (p *pool) config(cc *pgx.ConnConfig) (*pgxpool.Config, error) {
 	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
 	cfg.PingTimeout = time.Second
 	cfg.ShouldPing = func(_ context.Context, params pgxpool.ShouldPingParams) bool {
-		return params.IdleDuration > 30*time.Second || !isQuiet(params.Conn.PgConn().Conn())
+		idle := params.IdleDuration
+		return idle > longIdle || idle > justUsed && !isQuiet(params.Conn.PgConn().Conn())
 	}
 	cfg.AfterConnect = p.greet
 

@@ -341,6 +341,27 @@ func TestRouter_BeginTx(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a tenant that was renamed is followed, and whoever took its name is not", func(t *testing.T) {
+		rename := func(from, to string) {
+			w.update(func(ctx context.Context, tx *catalog.Tx) error {
+				_, err := tx.Exec(ctx, "update rowhouse.tenants set name = $2 where name = $1", from, to)
+				return err
+			})
+		}
+		rename("acme", "acme-two")
+		rename("globex", "acme")
+		defer func() { rename("acme", "globex"); rename("acme-two", "acme") }()
+		err := rt.BeginFunc(acme, func(tx pgx.Tx) error {
+			seen, err := owners(acme, tx)
+			if len(seen) != 1 || seen[0] != "acme" {
+				t.Errorf("the session of the old acme sees %v", seen)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a read-only tenant reads and does not write", func(t *testing.T) {
 		w.state(acmeID, catalog.StateReadOnly)
 		defer w.state(acmeID, catalog.StateActive)
@@ -704,8 +725,8 @@ func TestRouter_faults(t *testing.T) {
 		w.update(func(ctx context.Context, tx *catalog.Tx) error {
 			return tx.SetServerHosts(ctx, w.server, []string{"127.0.0.1:1"})
 		})
-		if _, err := rt.Begin(w.as("acme", "service_role")); !errors.Is(err, router.ErrUnavailable) {
-			t.Errorf("closed port: %v, want ErrUnavailable", err)
+		if _, err := rt.Begin(w.as("acme", "service_role")); !errors.Is(err, router.ErrUnavailable) || errors.As(err, new(*pgconn.ConnectError)) {
+			t.Errorf("closed port: %v, want ErrUnavailable that carries no configuration", err)
 		}
 	})
 	t.Run("a server that moved is found at its new address", func(t *testing.T) {

@@ -93,7 +93,7 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	if session.Tenant() == nil {
 		return nil, tenants.ErrNoTenant
 	}
-	t, err := rt.dir.Tenant(ctx, session.Tenant().ID.String())
+	t, err := rt.tenant(ctx, session.Tenant())
 	if err != nil {
 		return nil, unlessKnown(err)
 	}
@@ -114,6 +114,14 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 		return nil, &refusal{ErrUnavailable, fmt.Errorf("database %s is %s", s.database.ID, s.database.State)}
 	}
 	return s, nil
+}
+
+// tenant reads a tenant anew. Its name is the shorter way to it, if it still has it.
+func (rt *Router) tenant(ctx context.Context, old *catalog.Tenant) (*catalog.Tenant, error) {
+	if t, err := rt.dir.Tenant(ctx, old.Name); err == nil && t.ID == old.ID {
+		return t, nil
+	}
+	return rt.dir.Tenant(ctx, old.ID.String())
 }
 
 // served says whether a tenant is served now.
