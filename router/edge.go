@@ -12,7 +12,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/google/uuid"
+
 	"github.com/rowhouse/rowhouse/tenants"
 )
 
@@ -99,7 +100,7 @@ func requestID(r *http.Request) string {
 	if ids := r.Header.Values(headerRequestID); len(ids) == 1 && isRequestID(ids[0]) {
 		return ids[0]
 	}
-	return catalog.NewID[http.Request]().String()
+	return uuid.Must(uuid.NewV7()).String()
 }
 
 func isRequestID(s string) bool {
