@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -125,6 +127,13 @@ func isFatal(err *pgconn.PgError) bool {
 	return err.SeverityUnlocalized == "FATAL" || err.SeverityUnlocalized == "PANIC" || err.Severity == "FATAL" || err.Severity == "PANIC"
 }
 
+// isLost says that a connection ended under a statement.
+func isLost(err error) bool {
+	var pg *pgconn.PgError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, new(net.Error)) || errors.As(err, &pg) && isFatal(pg)
+}
+
 // outcomeOf is what an error says of the work; empty when it says nothing.
 func outcomeOf(err error) string {
 	var e interface{ Outcome() string }
@@ -172,8 +181,8 @@ var sqlAnswers = map[string]answer{
 	"57014": {504, "statement_timeout", "The statement took too long.", rolledBack},
 	"55P03": {503, "overloaded", "A lock did not come free in time.", rolledBack},
 	"25006": {503, "database_unavailable", "The tenant's database does not take writes now.", rolledBack},
-	"57P01": {503, "database_unavailable", "The tenant's database is not available.", unknown},
-	"57P02": {503, "database_unavailable", "The tenant's database is not available.", unknown},
+	"57P01": {503, "database_unavailable", "The tenant's database is not available.", rolledBack},
+	"57P02": {503, "database_unavailable", "The tenant's database is not available.", rolledBack},
 	"57P03": {503, "database_unavailable", "The tenant's database is not available.", notStarted},
 	"53100": {503, "database_unavailable", "The tenant's database does not take writes now.", rolledBack},
 	"53300": {503, "overloaded", "The tenant's database has no connection free.", notStarted},
@@ -211,6 +220,8 @@ func answerTo(ctx context.Context, err error) answer {
 		return answer{statusClientGone, "client_gone", "The client left.", ""}
 	case errors.Is(err, context.DeadlineExceeded):
 		return answer{504, "statement_timeout", "The request took too long.", ""}
+	case outcomeOf(err) == notStarted, isLost(err):
+		return answer{503, "database_unavailable", "The tenant's database is not available.", ""}
 	}
 	return answer{500, "internal", "", ""}
 }
