@@ -69,6 +69,12 @@ func newHouse(t testing.TB, attributes string) *house {
 	if attributes != "" {
 		role, password := pgtest.Role(t, attributes)
 		dsn = strings.Replace(dsn, "rowhouse@", role+":"+password+"@", 1)
+		// Since 16 only who has a role with the admin option may give it away: roles that somebody else made must be granted so.
+		mustExec(t, h.super, `do $$ begin
+			if current_setting('server_version_num')::int >= 160000 then
+				grant anon, authenticated, service_role to `+role+` with admin option;
+			end if;
+		end $$`)
 	}
 	t.Cleanup(func() { h.clean(t) }) // before the role goes: it owns what is dropped here
 	h.server, err = h.service.AddServer(ctx, tenants.ServerSpec{Name: "local", DSN: catalog.NewSecret(dsn)})

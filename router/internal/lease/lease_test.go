@@ -29,7 +29,7 @@ type bench struct {
 }
 
 func newBench(size int, open func(context.Context, string) error) *bench {
-	b := &bench{closes: make(chan *value, 10_000)}
+	b := &bench{closes: make(chan *value, 20_000)}
 	b.Cache = New(Config[string, *value]{
 		Size: size,
 		Open: func(ctx context.Context, key string) (*value, error) {
