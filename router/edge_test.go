@@ -253,6 +253,12 @@ func TestEdge_panic(t *testing.T) {
 	}), cfg).ServeHTTP(httptest.NewRecorder(), request("GET", "/"))
 }
 
+// lost is a connection that ended under a statement.
+type lost struct{ error }
+
+func (e lost) Unwrap() error { return e.error }
+func (lost) Outcome() string { return "rolled_back" }
+
 // coded is an error that knows its own answer.
 type coded struct{ error }
 
@@ -292,7 +298,8 @@ func TestWriteError(t *testing.T) {
 		{&pgconn.PgError{Code: "25006"}, 503, "database_unavailable", nil},
 		{&pgconn.PgError{Code: "42P01", Message: "hunter2"}, 500, "internal", nil},
 		{&pgconn.PgError{Code: "23505"}, 500, "internal", nil},
-		{fmt.Errorf("read: %w", io.ErrUnexpectedEOF), 503, "database_unavailable", map[string]string{"Retry-After": "1", "Rowhouse-Outcome": ""}},
+		{fmt.Errorf("an application's own: %w", io.ErrUnexpectedEOF), 500, "internal", nil},
+		{lost{io.ErrUnexpectedEOF}, 503, "database_unavailable", map[string]string{"Retry-After": "1", "Rowhouse-Outcome": "rolled_back"}},
 		{&pgconn.PgError{Code: "57P05", Severity: "FATAL"}, 503, "database_unavailable", nil},
 		{notStarted{}, 503, "database_unavailable", map[string]string{"Rowhouse-Outcome": "not_started"}},
 		{overdue.Err(), 504, "statement_timeout", nil},

@@ -127,11 +127,10 @@ func isFatal(err *pgconn.PgError) bool {
 	return err.SeverityUnlocalized == "FATAL" || err.SeverityUnlocalized == "PANIC" || err.Severity == "FATAL" || err.Severity == "PANIC"
 }
 
-// isLost says that a connection ended under a statement.
+// isLost says that a connection ended under a statement. Only an error that is a transaction's is asked: an application has
+// connections of its own, whose end is none of ours.
 func isLost(err error) bool {
-	var pg *pgconn.PgError
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.As(err, new(net.Error)) || errors.As(err, &pg) && isFatal(pg)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, new(net.Error))
 }
 
 // outcomeOf is what an error says of the work; empty when it says nothing.
@@ -220,7 +219,7 @@ func answerTo(ctx context.Context, err error) answer {
 		return answer{statusClientGone, "client_gone", "The client left.", ""}
 	case errors.Is(err, context.DeadlineExceeded):
 		return answer{504, "statement_timeout", "The request took too long.", ""}
-	case outcomeOf(err) == notStarted, isLost(err):
+	case outcomeOf(err) == notStarted, outcomeOf(err) == rolledBack && isLost(err), pg != nil && isFatal(pg):
 		return answer{503, "database_unavailable", "The tenant's database is not available.", ""}
 	}
 	return answer{500, "internal", "", ""}

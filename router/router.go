@@ -271,14 +271,18 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, again bool
 }
 
 // BeginFunc runs fn in a transaction and commits it. An error of fn comes back as it is, after the rollback; so does a
-// panic. Called within fn, it opens a transaction of its own.
+// panic. If the connection was lost in fn, the error is wrapped: its Outcome() is "rolled_back". Called within fn,
+// BeginFunc opens a transaction of its own.
 func (rt *Router) BeginFunc(ctx context.Context, fn func(pgx.Tx) error) error {
 	tx, err := rt.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback(ctx) }()
-	if err := fn(tx); err != nil {
+	switch err := fn(tx); {
+	case err != nil && tx.Conn().IsClosed():
+		return &ended{err, rolledBack}
+	case err != nil:
 		return err
 	}
 	return tx.Commit(ctx)

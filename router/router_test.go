@@ -664,6 +664,25 @@ func TestRouter_faults(t *testing.T) {
 			t.Errorf("%d reclaimed", st.Reclaimed)
 		}
 	})
+	t.Run("a connection lost under a statement is rolled back, and says so", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 20)
+		db := w.database()
+		w.tenant("acme", db)
+		rt := w.router(router.Config{})
+		acme := w.as("acme", "service_role")
+		err := rt.BeginFunc(acme, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(acme, "insert into projects (owner, name) values ('acme', 'lost')"); err != nil {
+				t.Error(err)
+			}
+			db.exec(t, "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '"+db.login+"'")
+			_, err := tx.Exec(acme, "select 1")
+			return err
+		})
+		if outcome(err) != "rolled_back" || db.count(t, "select count(*) from public.projects where name = 'lost'") != 0 {
+			t.Errorf("got %v, outcome %q", err, outcome(err))
+		}
+	})
 	t.Run("a database that is not active serves nothing", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, 20)
