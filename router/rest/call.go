@@ -27,7 +27,7 @@ func (x *exchange) call() (*answer, error) {
 	var a *answer
 	err = x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
 		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query,
-			Body: body, Page: page, MaxRows: max(x.options.MaxRows, 0)})
+			Body: body, Page: page, Limits: x.limits()})
 		if err != nil {
 			return err
 		}
@@ -48,7 +48,9 @@ func (x *exchange) call() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		a, err = x.callAnswer(row, m, page, c.Function)
+		if a, err = x.callAnswer(row, m, page, c.Function); err == nil {
+			a.warn(c.Read)
+		}
 		return err
 	})
 	return a, err

@@ -272,7 +272,7 @@ func (x *exchange) read() (*answer, error) {
 	}
 	var a *answer
 	err = x.withRelation(x.r.Context(), func(s *schema.Schema, r *schema.Relation) error {
-		read, err := plan.ReadRelation(s, r, x.query, page, max(x.options.MaxRows, 0))
+		read, err := plan.ReadRelation(s, r, x.query, page, x.limits())
 		if err != nil {
 			return err
 		}
@@ -288,10 +288,16 @@ func (x *exchange) read() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		a, err = x.readAnswer(row, m, page)
+		if a, err = x.readAnswer(row, m, page); err == nil {
+			a.warn(read)
+		}
 		return err
 	})
 	return a, err
+}
+
+func (x *exchange) limits() plan.Limits {
+	return plan.Limits{MaxRows: max(x.options.MaxRows, 0), NoAggregates: x.options.NoAggregates}
 }
 
 // page is what limit, offset and, on GET, the Range header leave of the rows.
@@ -338,7 +344,7 @@ func (x *exchange) write() (*answer, error) {
 			Verb: verb, Query: x.query, Body: body, Representation: representation,
 			Location:   verb == plan.Insert && x.prefer.Return == "headers-only",
 			Resolution: x.prefer.Resolution,
-			Defaults:   x.prefer.Missing == "default", MaxRows: max(x.options.MaxRows, 0),
+			Defaults:   x.prefer.Missing == "default", Limits: x.limits(),
 		})
 		if err != nil {
 			return err
@@ -355,7 +361,9 @@ func (x *exchange) write() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		a, err = x.writeAnswer(row, m, write)
+		if a, err = x.writeAnswer(row, m, write); err == nil && write.Read != nil {
+			a.warn(write.Read)
+		}
 		return err
 	})
 	return a, err

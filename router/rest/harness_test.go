@@ -88,6 +88,19 @@ create function sum_of(variadic n int[]) returns bigint language sql immutable a
 create function whole(json) returns text language sql immutable as $$ select $1 ->> 'k' $$;
 create function some_record() returns record language sql immutable as $$ select 1, 'a'::text $$;
 create function outs(a int, out b int, out c text) language sql immutable as $$ select a, 'c' $$;
+create function boss_of(people) returns setof people rows 1 language sql stable as $$ select * from people where id = $1.boss $$;
+create function club_mates(people) returns setof people language sql stable as $$ select distinct p.* from people p join members m on m.person = p.id
+  where m.club in (select club from members where person = $1.id) and p.id <> $1.id order by p.id $$;
+create function passports(pets) returns setof passports rows 1 language sql stable as $$ select * from passports where person = $1.owner $$;
+create view pet_homes as select p.id, p.name as pet, p.owner, p.owner as keeper, o.name as owner_name from pets p left join people o on o.id = p.owner;
+create view both_towns as select * from towns union all select id + 100, name from towns;
+create schema hidden;
+create table hidden.shelves (id int primary key, label text);
+create table hidden.books (id int primary key, shelf int constraint books_shelf references hidden.shelves, title text);
+insert into hidden.shelves values (1, 'upper'), (2, 'lower');
+insert into hidden.books values (1, 1, 'Emma'), (2, 1, 'Dune'), (3, null, 'Lost');
+create view shelves as select * from hidden.shelves;
+create view books as select id, shelf, title from hidden.books;
 create schema other;
 create table other.elsewhere (id int primary key);
 
@@ -97,6 +110,8 @@ create table tasks (tenant_id uuid not null default rowhouse.tenant_id(), id uui
   project_id uuid, title text not null, primary key (tenant_id, id),
   constraint tasks_project foreign key (tenant_id, project_id) references projects (tenant_id, id));
 create view active_projects with (security_invoker = true) as select * from projects where status = 'active';
+create view project_names with (security_invoker = true) as select id, name from projects;
+create function open_tasks(projects) returns setof tasks language sql stable as $$ select * from tasks where project_id = $1.id $$;
 create function my_projects() returns setof projects language sql stable as $$ select * from projects $$;
 insert into rowhouse.tables values ('projects', 'bind'), ('tasks', 'bind_optional'), ('towns', 'reference');
 insert into projects (tenant_id, id, name, status) values
@@ -117,7 +132,7 @@ alter table tasks force row level security;
 create policy rh_all on tasks using (true) with check (true);
 create policy rh_tenant on tasks as restrictive using (tenant_id = (select rowhouse.tenant_id())) with check (tenant_id = (select rowhouse.tenant_id()));
 
-grant usage on schema public, rowhouse, extensions, other to anon, authenticated, service_role;
+grant usage on schema public, hidden, rowhouse, extensions, other to anon, authenticated, service_role;
 grant select on rowhouse.tables to anon, authenticated, service_role;
 grant select, insert, update, delete on all tables in schema public to authenticated, service_role;
 grant select on things to anon;

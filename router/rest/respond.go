@@ -40,6 +40,16 @@ func (a *answer) send(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// warn tells of names that will stop working.
+func (a *answer) warn(read *plan.Read) {
+	for _, r := range read.ByName {
+		if legalHeader("warning", r.Name+r.Alias) {
+			a.header.Add("Warning", fmt.Sprintf("299 PostgRESTv16.2 \"Embedded resource was referenced by relation name even though it has an alias. "+
+				"This is deprecated and will stop working in a future release. Update `%s` to `%s` in query string filters, orders or limits.\"", r.Name, r.Alias))
+		}
+	}
+}
+
 // commonHeader is what every success carries.
 func (x *exchange) commonHeader() http.Header {
 	return http.Header{

@@ -53,6 +53,8 @@ type Options struct {
 	Tenant string
 	// MaxRows caps what a read returns. Zero means 1000, a negative number no cap.
 	MaxRows int64
+	// NoAggregates refuses sum, avg, min, max and count in select.
+	NoAggregates bool
 	// MaxBody is the largest body accepted, in bytes. Zero means 10 MiB.
 	MaxBody int64
 	// TxEnd is commit, rollback, or either with -allow-override, which lets requests choose by Prefer: tx=.
@@ -142,14 +144,14 @@ func New(b Beginner, cfg Config) *Handler {
 
 // schemaKey is what the options' schema is cached under.
 func schemaKey(o Options) schema.Key {
-	return schema.Key{Fingerprint: o.Fingerprint, Schemas: schema.Join(o.Schemas)}
+	return schema.Key{Fingerprint: o.Fingerprint, Schemas: schema.Join(o.Schemas), Extra: schema.Join(o.ExtraSearchPath)}
 }
 
 // loadSchema reads the database's schema in a transaction like any other of the request's.
 func (h *Handler) loadSchema(o Options) func(context.Context) (*schema.Schema, error) {
 	return func(ctx context.Context) (s *schema.Schema, err error) {
 		err = h.inTx(ctx, func(tx pgx.Tx) error {
-			s, err = schema.Load(ctx, tx, o.Schemas)
+			s, err = schema.Load(ctx, tx, o.Schemas, o.ExtraSearchPath)
 			return err
 		})
 		return s, err

@@ -30,7 +30,7 @@ type CallRequest struct {
 	Query        *parse.Query
 	Body         *parse.Body // nil for GET and HEAD
 	Page         parse.Page
-	MaxRows      int64
+	Limits       Limits
 }
 
 // CallFunction plans a call: the function is the one whose arguments fit the names that are given.
@@ -46,9 +46,10 @@ func CallFunction(s *schema.Schema, req CallRequest) (*Call, error) {
 			c.Args = append(c.Args, req.given(a))
 		}
 	}
-	p := planner{schema: s, query: req.Query, maxRows: req.MaxRows}
+	p := planner{schema: s, query: req.Query, limits: req.Limits}
 	if f.Returns != nil {
 		if c.Read, err = p.level(f.Returns, f.Name.Name, req.Query.Select, nil); err == nil {
+			c.Read.group()
 			err = p.attach(c.Read, true)
 		}
 	} else {

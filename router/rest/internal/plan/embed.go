@@ -13,12 +13,16 @@ import (
 // An Embed is related rows inside the rows of their parent.
 type Embed struct {
 	Read    *Read
+	Index   int    // among its parent's embeds
 	Parent  string // the parent's alias
 	Target  string // as the request names it
 	As      string // alias; "" is Target
 	ToOne   bool
-	Inner   bool // parents without related rows are left out
-	Silent  bool // joins, but shows nothing
+	Inner   bool      // parents without related rows are left out
+	Silent  bool      // joins, but shows nothing
+	Spread  bool      // its columns are the parent's; those of many rows are arrays
+	Tested  bool      // a condition asks whether there are related rows
+	Keys    []Operand // what the parent's rows are ordered by
 	On      []Pair
 	Through *Through // many-to-many
 }
@@ -64,22 +68,21 @@ var cardinalities = [...]string{"one-to-many", "many-to-one", "one-to-one", "man
 // A relationship is one way from a relation to another.
 type relationship struct {
 	kind     int
+	computed *schema.Computed // by a function; the rest is not used but to
 	from, to *schema.Relation
 	key      *schema.ForeignKey
 	second   *schema.ForeignKey // of a many-to-many: from the junction to the target
 	on       []Pair
 }
 
-// embed plans one embed and what is in it, and adds it to its parent.
-func (p planner) embed(parent *Read, item parse.Item, above []string) (*Embed, error) {
-	if item.Spread {
-		return nil, Unsupported("Spreading '" + item.Target + "' in select is")
-	}
+// embed plans one embed and what is in it, and adds it to its parent. It gives what the parent shows of it.
+func (p planner) embed(parent *Read, item parse.Item, above []string) ([]Column, error) {
 	rel, err := p.relationship(parent.Relation, item.Target, item.Hint)
 	if err != nil {
 		return nil, err
 	}
-	e := &Embed{Parent: parent.Alias, Target: item.Target, As: item.Alias, Inner: item.Join == "inner", ToOne: rel.kind == manyToOne || rel.kind == oneToOne, On: rel.on}
+	e := &Embed{Index: len(parent.Embeds), Parent: parent.Alias, Target: item.Target, As: item.Alias, Spread: item.Spread,
+		Inner: item.Join == "inner", ToOne: rel.toOne(), On: rel.on}
 	if rel.kind == manyToMany {
 		e.Through = &Through{Relation: rel.key.From, Parent: pairs(rel.key.Targets, rel.key.Columns), Child: pairs(rel.second.Columns, rel.second.Targets)}
 	}
@@ -94,15 +97,46 @@ func (p planner) embed(parent *Read, item parse.Item, above []string) (*Embed, e
 			e.Through.Alias += "_"
 		}
 	}
+	parent.Embeds = append(parent.Embeds, e)
 	if e.Read, err = p.level(rel.to, alias, item.Items, above); err != nil {
 		return nil, err
+	}
+	if rel.computed != nil {
+		e.Read.Rows = &Rows{Function: rel.computed.Function, Of: parent}
 	}
 	if !e.ToOne {
 		e.Read.Limit = p.capped(nil)
 	}
 	e.Silent = len(e.Read.Columns) == 0
-	parent.Embeds = append(parent.Embeds, e)
-	return e, nil
+	switch {
+	case e.Spread:
+		return e.lift()
+	case e.Silent:
+		return nil, nil
+	}
+	e.Read.group()
+	return []Column{{Embed: e, As: e.name()}}, nil
+}
+
+// lift gives the parent the columns of a spread. They get names of their own on the way, since nothing says that
+// theirs differ. An aggregate is the parent's too: it is over all rows that the parent has.
+func (e *Embed) lift() ([]Column, error) {
+	e.Read.expand()
+	var lifted []Column
+	for i := range e.Read.Columns {
+		c := &e.Read.Columns[i]
+		up := Column{Embed: e, Lifted: fmt.Sprintf("s%d", i), As: c.name()}
+		if c.Agg != "" {
+			if !e.ToOne {
+				return nil, &Error{Code: "PGRST127", Message: "Feature not implemented", Details: "Aggregates are not implemented for one-to-many or many-to-many spreads."}
+			}
+			up.Agg, up.AggCast, up.As = c.Agg, c.AggCast, c.As
+			c.Agg, c.AggCast = "", ""
+		}
+		c.As = up.Lifted
+		lifted = append(lifted, up)
+	}
+	return lifted, nil
 }
 
 func pairs(parent, child []string) []Pair {
@@ -115,6 +149,11 @@ func pairs(parent, child []string) []Pair {
 
 // relationship finds the one relationship that target and hint mean.
 func (p planner) relationship(origin *schema.Relation, target, hint string) (*relationship, error) {
+	for _, c := range origin.Computed { // in place of what keys say
+		if c.Function.Name == target {
+			return &relationship{computed: c, from: origin, to: c.To}, nil
+		}
+	}
 	var found []*relationship
 	all := relationships(origin)
 	for _, rel := range all {
@@ -136,26 +175,33 @@ func relationships(origin *schema.Relation) []*relationship {
 	var all []*relationship
 	for _, key := range origin.ForeignKeys {
 		rel := &relationship{kind: manyToOne, from: origin, to: key.To, key: key, on: pairs(key.Columns, key.Targets)}
-		if key.From.Unique(key.Columns) {
+		if key.Single {
 			rel.kind = oneToOne
 		}
 		all = append(all, rel)
 	}
 	for _, key := range origin.Referrers {
 		rel := &relationship{kind: oneToMany, from: origin, to: key.From, key: key, on: pairs(key.Targets, key.Columns)}
-		if key.From.Unique(key.Columns) {
+		if key.Single {
 			rel.kind = oneToOne
 		}
 		if !(key.From == origin && rel.kind == oneToOne) { // its other direction looks the same
 			all = append(all, rel)
 		}
 		for _, second := range key.From.ForeignKeys {
-			if second != key && second.To != origin && inside(key.Columns, key.From.Key) && inside(second.Columns, key.From.Key) {
+			if second.Constraint != key.Constraint && second.To != origin && inside(key.Columns, key.From.Key) && inside(second.Columns, key.From.Key) {
 				all = append(all, &relationship{kind: manyToMany, from: origin, to: second.To, key: key, second: second})
 			}
 		}
 	}
 	return all
+}
+
+func (r *relationship) toOne() bool {
+	if r.computed != nil {
+		return r.computed.ToOne
+	}
+	return r.kind == manyToOne || r.kind == oneToOne
 }
 
 func inside(columns, key []string) bool {
@@ -189,7 +235,7 @@ func (r *relationship) matches(target, hint string) bool {
 	case r.from == r.to:
 		return named && r.kind == oneToMany && foreign(hint)
 	case hint == "":
-		return named || constraint(target) || origin(target)
+		return named || !r.to.View && (constraint(target) || origin(target))
 	case r.kind == manyToMany:
 		return named && r.key.From.Name.Name == hint
 	}
@@ -199,9 +245,6 @@ func (r *relationship) matches(target, hint string) bool {
 const likeRelation = 0.33
 
 func (p planner) unrelated(origin *schema.Relation, target, hint string, all []*relationship) error {
-	if to := p.schema.Relation(origin.Schema, target); origin.View || to != nil && to.View {
-		return Unsupported("Embedding of views is")
-	}
 	using := ""
 	if hint != "" {
 		using = fmt.Sprintf(" using the hint '%s'", hint)

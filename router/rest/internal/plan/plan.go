@@ -6,6 +6,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
 	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
@@ -36,7 +37,20 @@ type Read struct {
 	Order    []Order
 	Limit    *int64
 	Offset   int64
+
+	Rows    *Rows     // where the rows come from, when not from the relation itself
+	Grouped bool      // there are aggregates: what is none makes the groups
+	ByName  []Renamed // embeds that go by an alias but were called by their relation's name; the root's only
 }
+
+// Rows are what a function makes of a row.
+type Rows struct {
+	Function schema.Name
+	Of       *Read // the level whose row it is
+}
+
+// A Renamed is an embed with an alias.
+type Renamed struct{ Name, Alias string }
 
 // An Operand is a column of a relation or a place inside a JSON column.
 type Operand struct {
@@ -50,16 +64,28 @@ type Operand struct {
 // A Column is one column of the result.
 type Column struct {
 	Operand
-	Star  bool
-	Embed *Embed // the related rows; the operand is not used
-	Cast  string
-	As    string // name in the result; "" is the operand's own
+	Star    bool
+	Embed   *Embed // the related rows; the operand is not used
+	Lifted  string // a column of the embed, which is spread
+	Cast    string
+	Agg     string // sum, avg, min, max, count; without an operand count of the rows
+	AggCast string
+	As      string // name in the result; "" is the operand's or aggregate's own
+}
+
+func (c Column) name() string {
+	if c.As != "" {
+		return c.As
+	}
+	return c.Name
 }
 
 // A Cond is a comparison, or and/or over other conditions.
 type Cond struct {
 	parse.Cond // Field is not used: Left stands for it
 	Left       Operand
+	Embed      *Embed // are there related rows? Nothing else counts then but None
+	None       bool   // or are there none?
 	Group      bool
 	Or         bool
 	Members    []Cond
@@ -68,20 +94,28 @@ type Cond struct {
 // An Order is one term of an order.
 type Order struct {
 	Operand
+	Embed *Embed // the operand is its At-th order key
+	At    int
 	Desc  bool
 	Nulls string
 }
 
+// Limits are what configuration takes away from requests.
+type Limits struct {
+	MaxRows      int64 // of reads and of each embed; zero is no limit
+	NoAggregates bool
+}
+
 // planner holds what all parts of one plan need.
 type planner struct {
-	schema  *schema.Schema
-	query   *parse.Query
-	maxRows int64
+	schema *schema.Schema
+	query  *parse.Query
+	limits Limits
 }
 
 // ReadRelation plans GET and HEAD of a relation.
-func ReadRelation(s *schema.Schema, r *schema.Relation, q *parse.Query, page parse.Page, maxRows int64) (*Read, error) {
-	p := planner{schema: s, query: q, maxRows: maxRows}
+func ReadRelation(s *schema.Schema, r *schema.Relation, q *parse.Query, page parse.Page, limits Limits) (*Read, error) {
+	p := planner{schema: s, query: q, limits: limits}
 	read, err := p.read(r, true)
 	if err != nil {
 		return nil, err
@@ -91,8 +125,8 @@ func ReadRelation(s *schema.Schema, r *schema.Relation, q *parse.Query, page par
 }
 
 func (p planner) capped(limit *int64) *int64 {
-	if p.maxRows > 0 && (limit == nil || *limit > p.maxRows) {
-		return &p.maxRows
+	if p.limits.MaxRows > 0 && (limit == nil || *limit > p.limits.MaxRows) {
+		return &p.limits.MaxRows
 	}
 	return limit
 }
@@ -103,6 +137,7 @@ func (p planner) read(r *schema.Relation, where bool) (*Read, error) {
 	if err != nil {
 		return nil, err
 	}
+	read.group()
 	return read, p.attach(read, where)
 }
 
@@ -110,13 +145,11 @@ func (p planner) read(r *schema.Relation, where bool) (*Read, error) {
 func (p planner) level(r *schema.Relation, alias string, items []parse.Item, above []string) (*Read, error) {
 	read := &Read{Relation: r, Alias: alias}
 	for _, item := range items {
-		column, err := p.column(read, item, above)
+		columns, err := p.columns(read, item, above)
 		if err != nil {
 			return nil, err
 		}
-		if column.Embed == nil || !column.Embed.Silent {
-			read.Columns = append(read.Columns, column)
-		}
+		read.Columns = append(read.Columns, columns...)
 	}
 	if items == nil {
 		read.Columns = []Column{{Star: true, Operand: Operand{Of: alias}}}
@@ -124,19 +157,47 @@ func (p planner) level(r *schema.Relation, alias string, items []parse.Item, abo
 	return read, nil
 }
 
+// group notes whether a level has aggregates, those of its spreads included. What "*" stands for is then part of
+// the groups, and so has to be said.
+func (r *Read) group() {
+	r.Grouped = slices.ContainsFunc(r.Columns, func(c Column) bool { return c.Agg != "" })
+	if r.Grouped {
+		r.expand()
+	}
+}
+
+// expand names what "*" stands for.
+func (r *Read) expand() {
+	var columns []Column
+	for _, c := range r.Columns {
+		if !c.Star {
+			columns = append(columns, c)
+			continue
+		}
+		for _, of := range r.Relation.Columns {
+			columns = append(columns, Column{Operand: r.operand(parse.Field{Name: of.Name})})
+		}
+	}
+	r.Columns = columns
+}
+
+func aggregated(items []parse.Item) bool {
+	return slices.ContainsFunc(items, func(i parse.Item) bool { return i.Agg != "" || aggregated(i.Items) })
+}
+
 // attach hangs filters, logic, orders and ranges on the levels that they speak of.
 func (p planner) attach(root *Read, where bool) error {
 	for _, f := range p.query.Filters {
-		read, err := root.find(f.Path)
+		read, err := root.level(f.Path)
 		if err != nil {
 			return err
 		}
 		if where || read != root {
-			read.Where = append(read.Where, Cond{Cond: f.Cond, Left: read.operand(f.Cond.Field)})
+			read.Where = append(read.Where, read.cond(f.Cond))
 		}
 	}
 	for _, o := range p.query.Orders {
-		read, err := root.find(o.Path)
+		read, err := root.level(o.Path)
 		if err != nil {
 			return err
 		}
@@ -145,7 +206,7 @@ func (p planner) attach(root *Read, where bool) error {
 		}
 	}
 	for _, r := range p.query.Ranges {
-		read, err := root.find(r.Path)
+		read, err := root.level(r.Path)
 		if err != nil {
 			return err
 		}
@@ -160,7 +221,7 @@ func (p planner) attach(root *Read, where bool) error {
 		}
 	}
 	for _, l := range p.query.Logic {
-		read, err := root.find(l.Path)
+		read, err := root.level(l.Path)
 		if err != nil {
 			return err
 		}
@@ -168,25 +229,40 @@ func (p planner) attach(root *Read, where bool) error {
 			read.Where = append(read.Where, read.tree(l.Tree))
 		}
 	}
+	if p.limits.NoAggregates && aggregated(p.query.Select) {
+		return &Error{Code: "PGRST123", Message: "Use of aggregate functions is not allowed"}
+	}
 	return nil
 }
 
-// find walks down the embeds of a path. An embed goes by its alias, else by its relation's name.
-func (r *Read) find(path []string) (*Read, error) {
+// level walks down the embeds of a path.
+func (r *Read) level(path []string) (*Read, error) {
 	read := r
 	for _, name := range path {
-		var next *Read
-		for _, e := range read.Embeds {
-			if e.As == name || next == nil && (e.Target == name || e.Read.Relation.Name.Name == name) {
-				next = e.Read
-			}
-		}
-		if next == nil {
+		e := read.embed(name)
+		if e == nil {
 			return nil, notEmbedded(name)
 		}
-		read = next
+		if renamed := (Renamed{name, e.As}); e.As != "" && e.As != name && !slices.Contains(r.ByName, renamed) {
+			r.ByName = append(r.ByName, renamed)
+		}
+		read = e.Read
 	}
 	return read, nil
+}
+
+// embed is the embed of that name, nil without one. It goes by its alias, else by its relation's name.
+func (r *Read) embed(name string) *Embed {
+	var found *Embed
+	for _, e := range r.Embeds {
+		switch {
+		case e.As == name:
+			return e
+		case found == nil && (e.Target == name || e.Read.Relation.Name.Name == name):
+			found = e
+		}
+	}
+	return found
 }
 
 func notEmbedded(name string) *Error {
@@ -203,21 +279,22 @@ func (r *Read) operand(f parse.Field) Operand {
 	return o
 }
 
-func (p planner) column(read *Read, item parse.Item, above []string) (Column, error) {
+// columns are what an item of select shows: most of them one column, a spread embed any number.
+func (p planner) columns(read *Read, item parse.Item, above []string) ([]Column, error) {
 	switch {
 	case item.Embed:
-		e, err := p.embed(read, item, above)
-		return Column{Embed: e, As: e.name()}, err
-	case item.Agg != "":
-		return Column{}, Unsupported("Aggregate functions in select are")
+		return p.embed(read, item, above)
 	case item.Star:
-		return Column{Star: true, Operand: Operand{Of: read.Alias}}, nil
+		return []Column{{Star: true, Operand: Operand{Of: read.Alias}}}, nil
 	}
-	c := Column{Operand: read.operand(item.Field), Cast: item.Cast, As: item.Alias}
-	if c.As == "" && (len(c.Path) > 0 || c.Cast != "") {
+	c := Column{Cast: item.Cast, As: item.Alias, Agg: item.Agg, AggCast: item.AggCast}
+	if item.Field.Name != "" || item.Agg == "" {
+		c.Operand = read.operand(item.Field)
+	}
+	if c.As == "" && c.Agg == "" && (len(c.Path) > 0 || c.Cast != "") {
 		c.As = resultName(c.Operand)
 	}
-	return c, nil
+	return []Column{c}, nil
 }
 
 // resultName is what a client finds a JSON path under: its last named key, else the column.
@@ -230,9 +307,21 @@ func resultName(o Operand) string {
 	return o.Name
 }
 
+// cond is a comparison. Whether the name of an embed is null asks whether there are related rows; all else that is
+// asked of the name is asked of a column.
+func (r *Read) cond(c parse.Cond) Cond {
+	if c.Op == "is" && (c.Value == "null" || c.Value == "not_null") && len(c.Field.Path) == 0 {
+		if e := r.embed(c.Field.Name); e != nil {
+			e.Tested = true
+			return Cond{Embed: e, None: (c.Value == "null") != c.Not}
+		}
+	}
+	return Cond{Cond: c, Left: r.operand(c.Field)}
+}
+
 func (r *Read) tree(t parse.Tree) Cond {
 	if t.Cond != nil {
-		return Cond{Cond: *t.Cond, Left: r.operand(t.Cond.Field)}
+		return r.cond(*t.Cond)
 	}
 	c := Cond{Group: true, Or: t.Or}
 	c.Not = t.Not
@@ -245,13 +334,23 @@ func (r *Read) tree(t parse.Tree) Cond {
 func (r *Read) order(terms []parse.Order) ([]Order, error) {
 	var order []Order
 	for _, term := range terms {
-		if term.Relation != "" {
-			if _, err := r.find([]string{term.Relation}); err != nil {
-				return nil, err
-			}
-			return nil, Unsupported("Ordering by an embedded resource is")
+		o := Order{Desc: term.Desc, Nulls: term.Nulls}
+		if term.Relation == "" {
+			o.Operand = r.operand(term.Field)
+			order = append(order, o)
+			continue
 		}
-		order = append(order, Order{Operand: r.operand(term.Field), Desc: term.Desc, Nulls: term.Nulls})
+		e := r.embed(term.Relation)
+		switch {
+		case e == nil:
+			return nil, notEmbedded(term.Relation)
+		case !e.ToOne:
+			return nil, &Error{Code: "PGRST118", Message: fmt.Sprintf("A related order on '%s' is not possible", term.Relation),
+				Details: fmt.Sprintf("'%s' and '%s' do not form a many-to-one or one-to-one relationship", r.Relation.Name.Name, term.Relation)}
+		}
+		o.Embed, o.At = e, len(e.Keys)
+		e.Keys = append(e.Keys, e.Read.operand(term.Field))
+		order = append(order, o)
 	}
 	return order, nil
 }

@@ -50,14 +50,14 @@ type WriteRequest struct {
 	Representation bool
 	Location       bool
 	Defaults       bool
-	MaxRows        int64  // caps embeds
+	Limits         Limits
 	Resolution     string // of conflicts: "", merge-duplicates, ignore-duplicates
 }
 
 // WriteRelation plans POST, PATCH and DELETE of a relation.
 func WriteRelation(s *schema.Schema, r *schema.Relation, req WriteRequest) (*Write, error) {
 	w := &Write{Verb: req.Verb, Relation: r, Body: req.Body, Defaults: req.Defaults}
-	p := planner{schema: s, query: req.Query, maxRows: req.MaxRows}
+	p := planner{schema: s, query: req.Query, limits: req.Limits}
 	read, err := p.read(r, true)
 	if err != nil {
 		return nil, err
@@ -133,17 +133,22 @@ func (w *Write) returnFor(read *Read) {
 		switch {
 		case c.Star:
 			w.All = true
-		case c.Embed == nil:
+		case c.Embed == nil && c.Name != "":
 			add(c.Operand)
 		}
 	}
 	for _, e := range read.Embeds {
+		if e.Read.Rows != nil {
+			w.All = true
+		}
 		for _, pair := range e.parentPairs() {
 			add(Operand{Name: pair.Parent})
 		}
 	}
 	for _, o := range read.Order {
-		add(o.Operand)
+		if o.Embed == nil {
+			add(o.Operand)
+		}
 	}
 	if w.All { // the named ones that "*" does not bring
 		w.Returned = slices.DeleteFunc(w.Returned, func(name string) bool { return w.Relation.Column(name) != nil })

@@ -13,6 +13,7 @@ import (
 type Key struct {
 	Fingerprint string
 	Schemas     string // joined by Join
+	Extra       string // the schemas that views are looked through in, likewise
 }
 
 // Join makes a list of names a part of a key. Names hold no zero bytes.

@@ -31,7 +31,8 @@ select n.nspname, p.proname, p.provolatile = 'v', p.proretset, t.typname = 'void
        t.typrelid::text, p.pronargdefaults::int, p.provariadic <> 0,
        array(select coalesce(u.name, '') from unnest(p.proargnames, p.proargmodes) with ordinality u(name, mode, i)
              where u.mode is null or u.mode in ('i', 'b', 'v') order by u.i),
-       array(select format_type(u.typ, null) from unnest(p.proargtypes) with ordinality u(typ, i) order by u.i)
+       array(select format_type(u.typ, null) from unnest(p.proargtypes) with ordinality u(typ, i) order by u.i),
+       coalesce((select a.typrelid from pg_type a where p.pronargs = 1 and a.oid = p.proargtypes[0]), 0)::text, p.prorows = 1
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 join pg_type t on t.oid = p.prorettype
@@ -42,11 +43,11 @@ order by n.nspname, p.proname, p.pronargs, 11`
 
 func (l *loader) functions() error {
 	var f Function
-	var composite, variadic bool
-	var relation string
+	var composite, variadic, oneRow bool
+	var relation, of string
 	var defaults int
 	var names, types []string
-	dest := []any{&f.Schema, &f.Name.Name, &f.Volatile, &f.Set, &f.Void, &composite, &relation, &defaults, &variadic, &names, &types}
+	dest := []any{&f.Schema, &f.Name.Name, &f.Volatile, &f.Set, &f.Void, &composite, &relation, &defaults, &variadic, &names, &types, &of, &oneRow}
 	return each(l.ctx, l.q, selectFunctions, []any{l.schema.names}, dest, func() {
 		one := f
 		if composite {
@@ -61,10 +62,15 @@ func (l *loader) functions() error {
 			}
 			one.Args = append(one.Args, a)
 		}
+		if from, to := l.byOID[of], l.byOID[relation]; l.exposed(from) && l.exposed(to) {
+			from.Computed = append(from.Computed, &Computed{Function: one.Name, To: to, ToOne: !one.Set || oneRow})
+			l.note('p', one.Schema, one.Name.Name, from.Schema, from.Name.Name, to.Schema, to.Name.Name)
+			l.noteFlags(one.Set, oneRow)
+		}
 		if !one.callable() {
 			return
 		}
-		if known := l.schema.inFunctions(one.Name); !known {
+		if len(l.schema.functions[one.Name]) == 0 {
 			l.schema.functionNames[one.Schema] = append(l.schema.functionNames[one.Schema], one.Name.Name)
 		}
 		l.schema.functions[one.Name] = append(l.schema.functions[one.Name], &one)
@@ -84,5 +90,3 @@ func (f *Function) callable() bool {
 	}
 	return true
 }
-
-func (s *Schema) inFunctions(n Name) bool { return len(s.functions[n]) > 0 }

@@ -34,7 +34,7 @@ with recursive domain as (
 ), base as (
   select d.typ, t.typname from domain d join pg_type t on t.oid = d.below where t.typtype <> 'd'
 )
-select c.oid::text, a.attname, format_type(a.atttypid, a.atttypmod), coalesce(b.typname, t.typname), a.attnotnull,
+select c.oid::text, a.attnum::int, a.attname, format_type(a.atttypid, a.atttypmod), coalesce(b.typname, t.typname), a.attnotnull,
        coalesce(
          case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
          (select format('nextval(%L::regclass)', s.objid::regclass) from pg_depend s
@@ -47,9 +47,8 @@ join pg_namespace n on n.oid = c.relnamespace
 join pg_type t on t.oid = a.atttypid
 left join base b on b.typ = a.atttypid
 left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-where n.nspname = any($1::text[])
+where (n.nspname = any($1::text[]) and not c.relispartition or c.oid = any($2::text[]::oid[]))
   and c.relkind in ('r', 'v', 'm', 'f', 'p')
-  and not c.relispartition
   and a.attnum > 0
   and not a.attisdropped
 order by n.nspname, c.relname, a.attnum`
@@ -61,7 +60,7 @@ select k.conname, k.contype::text, k.conrelid::text, k.confrelid::text,
 from pg_constraint k
 join pg_class c on c.oid = k.conrelid
 join pg_namespace n on n.oid = c.relnamespace
-where n.nspname = any($1::text[])
+where (n.nspname = any($1::text[]) or c.oid = any($2::text[]::oid[]))
   and k.contype in ('p', 'u', 'f')
   and k.conparentid = 0
 order by n.nspname, c.relname, k.conname`
@@ -96,13 +95,13 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Load reads the exposed schemas of the database that q is connected to. It sets search_path for the rest of q's
-// transaction.
-func Load(ctx context.Context, q Querier, schemas []string) (*Schema, error) {
-	l := &loader{ctx: ctx, q: q, digest: md5.New(), byOID: map[string]*Relation{},
+// Load reads the exposed schemas of the database that q is connected to. Views are looked through as long as they
+// stand in these or the extra schemas. It sets search_path for the rest of q's transaction.
+func Load(ctx context.Context, q Querier, schemas, extra []string) (*Schema, error) {
+	l := &loader{ctx: ctx, q: q, extra: extra, digest: md5.New(), byOID: map[string]*Relation{}, rules: map[string][]origin{}, columnNames: map[origin]string{},
 		schema: &Schema{names: slices.Clone(schemas), relations: map[Name]*Relation{}, inSchema: map[string][]string{},
 			functions: map[Name][]*Function{}, functionNames: map[string][]string{}}}
-	steps := []func() error{l.prepare, l.relations, l.columns, l.constraints, l.scoped, l.functions}
+	steps := []func() error{l.prepare, l.relations, l.viewRules, l.columns, l.constraints, l.scoped, l.keys, l.functions}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("read schema: %w", err)
@@ -130,6 +129,13 @@ type loader struct {
 	byOID  map[string]*Relation
 	digest hash.Hash
 	fences bool // schema rowhouse has its register of tables
+
+	extra       []string
+	views       []string            // OIDs of the exposed ones, in order
+	rules       map[string][]origin // of each view looked through, where its columns come from
+	hidden      []string            // OIDs of what exposed views show without being exposed
+	columnNames map[origin]string
+	foreign     []*ForeignKey // of all tables, exposed or only shown by views
 }
 
 func each(ctx context.Context, q Querier, sql string, args, dest []any, row func()) error {
@@ -172,6 +178,9 @@ func (l *loader) relations() error {
 		r := &Relation{Name: n, View: view,
 			Insertable: events&insert != 0, Updatable: events&update != 0, Deletable: events&del != 0}
 		l.byOID[oid], l.schema.relations[n] = r, r
+		if view {
+			l.views = append(l.views, oid)
+		}
 		l.schema.inSchema[n.Schema] = append(l.schema.inSchema[n.Schema], n.Name)
 		l.note('r', n.Schema, n.Name, fmt.Sprint(view, events))
 	})
@@ -179,12 +188,14 @@ func (l *loader) relations() error {
 
 func (l *loader) columns() error {
 	var oid, name, typ, base, def string
+	var num int
 	var notNull bool
-	return each(l.ctx, l.q, selectColumns, []any{l.schema.names}, []any{&oid, &name, &typ, &base, &notNull, &def}, func() {
+	return each(l.ctx, l.q, selectColumns, []any{l.schema.names, l.hidden}, []any{&oid, &num, &name, &typ, &base, &notNull, &def}, func() {
 		r := l.byOID[oid]
 		if r == nil { // made between the two queries
 			return
 		}
+		l.columnNames[origin{oid, num}] = name
 		r.Columns = append(r.Columns, Column{Name: name, Type: SQL(typ), Base: base, NotNull: notNull, Default: SQL(def)})
 		l.note('c', r.Schema, r.Name.Name, name, typ, base, def, fmt.Sprint(notNull))
 	})
@@ -193,7 +204,7 @@ func (l *loader) columns() error {
 func (l *loader) constraints() error {
 	var name, kind, from, to string
 	var columns, targets []string
-	return each(l.ctx, l.q, selectConstraints, []any{l.schema.names}, []any{&name, &kind, &from, &to, &columns, &targets}, func() {
+	return each(l.ctx, l.q, selectConstraints, []any{l.schema.names, l.hidden}, []any{&name, &kind, &from, &to, &columns, &targets}, func() {
 		r, target := l.byOID[from], l.byOID[to]
 		if r == nil {
 			return
@@ -203,10 +214,8 @@ func (l *loader) constraints() error {
 			r.Key = columns
 		case kind == "u":
 			r.Uniques = append(r.Uniques, columns)
-		case target != nil: // keys out of the exposed schemas lead nowhere
-			fk := &ForeignKey{Constraint: name, From: r, To: target, Columns: columns, Targets: targets}
-			r.ForeignKeys = append(r.ForeignKeys, fk)
-			target.Referrers = append(target.Referrers, fk)
+		case target != nil: // keys to what nobody sees lead nowhere
+			l.foreign = append(l.foreign, &ForeignKey{Constraint: name, From: r, To: target, Columns: columns, Targets: targets})
 			l.note('t', target.Schema, target.Name.Name)
 		}
 		l.note('k', append(append([]string{r.Schema, r.Name.Name, name, kind, fmt.Sprint(len(columns))}, columns...), targets...)...)

@@ -32,6 +32,7 @@ type Relation struct {
 	Uniques                          [][]string
 	ForeignKeys                      []*ForeignKey // from this relation
 	Referrers                        []*ForeignKey // to this relation
+	Computed                         []*Computed   // related rows that functions give
 
 	// Scoped says that rows belong to a tenant: the relation was bound, or is a view that shows the tenant_id of
 	// a bound table. The column takes part in what is executed, but not in what requests are matched against.
@@ -55,6 +56,14 @@ type ForeignKey struct {
 	Constraint       string
 	From, To         *Relation
 	Columns, Targets []string
+	Single           bool // no two rows of From lead to the same row of To
+}
+
+// A Computed is a relationship that a function of a row makes.
+type Computed struct {
+	Function Name
+	To       *Relation
+	ToOne    bool
 }
 
 // Relation is the exposed relation of that name, nil when there is none.

@@ -6,56 +6,144 @@ import (
 	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
 )
 
-// embedAlias writes what the i-th embed of a level is called beside its parent.
-func (w *writer) embedAlias(i int) {
+// embedAlias writes what an embed is called beside its parent.
+func (w *writer) embedAlias(e *plan.Embed) {
 	w.lit("_e")
-	w.sql.WriteString(strconv.Itoa(i))
+	w.sql.WriteString(strconv.Itoa(e.Index))
 }
 
-// laterals joins each embed's rows to its parent, as one JSON value.
+func (w *writer) key(at int) {
+	w.lit("o")
+	w.sql.WriteString(strconv.Itoa(at))
+}
+
+// laterals joins each embed's rows to its parent: as one JSON value j or, spread, as columns. In n and j stands
+// whether there are any.
 func (w *writer) laterals(r *plan.Read) {
-	for i, e := range r.Embeds {
-		if e.Silent && !e.Inner {
+	for _, e := range r.Embeds {
+		if e.Silent && !e.Inner && !e.Tested && len(e.Keys) == 0 {
 			continue
 		}
 		if e.Inner {
-			w.lit(" INNER JOIN LATERAL (SELECT ")
+			w.lit(" INNER JOIN LATERAL (SELECT")
 		} else {
-			w.lit(" LEFT JOIN LATERAL (SELECT ")
+			w.lit(" LEFT JOIN LATERAL (SELECT")
 		}
-		if e.ToOne {
-			w.lit("row_to_json(_r.*)::jsonb AS j FROM (")
-		} else {
-			w.lit("json_agg(_r.*)::jsonb AS j FROM (")
+		switch {
+		case e.Spread && e.ToOne:
+			w.lit(" true AS n")
+			if len(e.Read.Columns) > 0 {
+				w.lit(",")
+			}
+			w.columns(e.Read)
+			w.keys(e)
+			w.rest(e.Read, e)
+		case e.Spread:
+			w.lit(" nullif(count(*), 0) AS n")
+			for _, c := range e.Read.Columns {
+				w.lit(", coalesce(json_agg(")
+				w.qualified("_r", c.As)
+				w.lit("), '[]')::jsonb AS ")
+				w.ident(c.As)
+			}
+			w.lit(" FROM (")
+			w.read(e.Read, e)
+			w.lit(") _r")
+		case e.ToOne && len(e.Keys) > 0:
+			w.lit(" (SELECT row_to_json(_r.*)::jsonb FROM (SELECT")
+			w.columns(e.Read)
+			w.lit(") _r) AS j")
+			w.keys(e)
+			w.rest(e.Read, e)
+		case e.ToOne:
+			w.lit(" row_to_json(_r.*)::jsonb AS j FROM (")
+			w.read(e.Read, e)
+			w.lit(") _r")
+		default:
+			w.lit(" json_agg(_r.*)::jsonb AS j FROM (")
+			w.read(e.Read, e)
+			w.lit(") _r")
 		}
-		w.read(e.Read, e)
-		w.lit(") _r) ")
-		w.embedAlias(i)
+		w.lit(") ")
+		w.embedAlias(e)
+		w.lit(" ON ")
 		if e.Inner && !e.ToOne {
-			w.lit(" ON ")
-			w.embedAlias(i)
-			w.lit(".j IS NOT NULL")
+			w.present(e)
+			w.lit(" IS NOT NULL")
 		} else {
-			w.lit(" ON TRUE")
+			w.lit("TRUE")
 		}
+	}
+}
+
+// keys writes what the parent is ordered by.
+func (w *writer) keys(e *plan.Embed) {
+	for i, o := range e.Keys {
+		w.lit(", ")
+		w.operand(o)
+		w.lit(" AS ")
+		w.key(i)
+	}
+}
+
+// present writes what is null when there are no related rows. A row of nulls is a row.
+func (w *writer) present(e *plan.Embed) {
+	w.embedAlias(e)
+	if e.Spread {
+		w.lit(".n")
+	} else {
+		w.lit(".j")
 	}
 }
 
 // related writes an embed as a column of its parent.
-func (w *writer) related(r *plan.Read, e *plan.Embed) {
-	for i := range r.Embeds {
-		if r.Embeds[i] != e {
-			continue
-		}
-		if !e.ToOne {
-			w.lit("coalesce(")
-		}
-		w.embedAlias(i)
-		w.lit(".j")
-		if !e.ToOne {
-			w.lit(", '[]')")
-		}
+func (w *writer) related(e *plan.Embed) {
+	if !e.ToOne {
+		w.lit("coalesce(")
 	}
+	w.embedAlias(e)
+	w.lit(".j")
+	if !e.ToOne {
+		w.lit(", '[]')")
+	}
+}
+
+// tested writes the condition that there are related rows, or none. Where the embed is not joined, it is looked for.
+func (w *writer) tested(c plan.Cond) {
+	if w.unjoined {
+		if c.None {
+			w.lit("NOT ")
+		}
+		w.existing(c.Embed)
+		return
+	}
+	w.present(c.Embed)
+	if c.None {
+		w.lit(" IS NOT DISTINCT FROM NULL")
+	} else {
+		w.lit(" IS DISTINCT FROM NULL")
+	}
+}
+
+// invokeRows writes the call of a function that makes rows of its level's row.
+func (w *writer) invokeRows(rows *plan.Rows) {
+	w.qualified(rows.Function.Schema, rows.Function.Name)
+	w.lit("(")
+	if of := rows.Of; of.Source || w.sourced == of { // a row of the relation's columns, but not of its type
+		w.lit("ROW(")
+		for i, c := range of.Relation.Columns {
+			if i > 0 {
+				w.lit(", ")
+			}
+			w.qualified(of.Alias, c.Name)
+		}
+		w.lit(")::")
+		w.relation(of.Relation)
+	} else {
+		w.ident(of.Alias)
+		w.lit(".*")
+	}
+	w.lit(")")
 }
 
 // through joins the junction of a many-to-many embed. It has a fence of its own.
@@ -94,15 +182,18 @@ func (w *writer) joined(e *plan.Embed, and func()) {
 // exists counts only parents that inner embeds leave in.
 func (w *writer) exists(r *plan.Read, and func()) {
 	for _, e := range r.Embeds {
-		if !e.Inner {
-			continue
+		if e.Inner {
+			and()
+			w.existing(e)
 		}
-		and()
-		w.lit("EXISTS (SELECT FROM ")
-		w.from(e.Read)
-		w.through(e)
-		within := w.where(e.Read, e)
-		w.exists(e.Read, within)
-		w.lit(")")
 	}
+}
+
+func (w *writer) existing(e *plan.Embed) {
+	w.lit("EXISTS (SELECT FROM ")
+	w.from(e.Read)
+	w.through(e)
+	within := w.where(e.Read, e)
+	w.exists(e.Read, within)
+	w.lit(")")
 }

@@ -1,6 +1,7 @@
 package sqlgen
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
@@ -45,14 +46,21 @@ func (w *writer) rows(r *plan.Read, form Form) {
 		w.lit("count(*)")
 	default:
 		w.lit("(SELECT count(*) FROM ")
-		w.from(r)
-		w.exists(r, w.where(r, nil))
+		w.matching(r)
 		w.lit(")")
 	}
 	w.result(form)
 	w.lit(", NULL::int, NULL::text FROM (")
 	w.read(r, nil)
 	w.lit(") _t")
+}
+
+// matching writes what all rows of a read come from, without its embeds.
+func (w *writer) matching(r *plan.Read) {
+	w.unjoined = true
+	w.from(r)
+	w.exists(r, w.where(r, nil))
+	w.unjoined = false
 }
 
 // result writes the columns from Rows to Status over a row source _t.
@@ -90,11 +98,17 @@ func (w *writer) result(form Form) {
 func (w *writer) read(r *plan.Read, of *plan.Embed) {
 	w.lit("SELECT")
 	w.columns(r)
+	w.rest(r, of)
+}
+
+// rest writes all of a level behind its columns.
+func (w *writer) rest(r *plan.Read, of *plan.Embed) {
 	w.lit(" FROM ")
 	w.from(r)
 	w.through(of)
 	w.laterals(r)
 	w.where(r, of)
+	w.groups(r)
 	w.order(r.Order)
 	if r.Limit != nil {
 		w.lit(" LIMIT ")
@@ -109,6 +123,12 @@ func (w *writer) read(r *plan.Read, of *plan.Embed) {
 func (w *writer) from(r *plan.Read) {
 	if r.Source {
 		w.lit("_source AS ")
+		w.ident(r.Alias)
+		return
+	}
+	if r.Rows != nil {
+		w.invokeRows(r.Rows)
+		w.lit(" AS ")
 		w.ident(r.Alias)
 		return
 	}
@@ -128,24 +148,75 @@ func (w *writer) columns(r *plan.Read) {
 		}
 		w.lit(" ")
 		switch {
-		case c.Embed != nil:
-			w.related(r, c.Embed)
 		case c.Star:
 			w.ident(c.Of)
 			w.lit(".*")
 			continue
-		case c.Cast != "":
-			w.lit("CAST(")
-			w.operand(c.Operand)
-			w.lit(" AS ")
-			w.cast(c.Cast)
-			w.lit(")")
+		case c.Agg != "":
+			w.aggregate(c)
 		default:
-			w.operand(c.Operand)
+			w.value(c)
 		}
 		if c.As != "" {
 			w.lit(" AS ")
 			w.ident(c.As)
+		}
+	}
+}
+
+var aggregates = map[string]constant{"sum": "sum(", "avg": "avg(", "min": "min(", "max": "max(", "count": "count("}
+
+func (w *writer) aggregate(c plan.Column) {
+	if c.AggCast != "" {
+		w.lit("CAST(")
+	}
+	w.lit(aggregates[c.Agg])
+	if c.Name == "" && c.Lifted == "" {
+		w.lit("*")
+	} else {
+		w.value(c)
+	}
+	w.lit(")")
+	if c.AggCast != "" {
+		w.lit(" AS ")
+		w.cast(c.AggCast)
+		w.lit(")")
+	}
+}
+
+// value writes a column but for its aggregate and its name.
+func (w *writer) value(c plan.Column) {
+	switch {
+	case c.Lifted != "":
+		w.embedAlias(c.Embed)
+		w.lit(".")
+		w.ident(c.Lifted)
+	case c.Embed != nil:
+		w.related(c.Embed)
+	case c.Name == "": // a row that a level above counts
+		w.lit("1")
+	case c.Cast != "":
+		w.lit("CAST(")
+		w.operand(c.Operand)
+		w.lit(" AS ")
+		w.cast(c.Cast)
+		w.lit(")")
+	default:
+		w.operand(c.Operand)
+	}
+}
+
+// groups groups by all columns that are no aggregates. They go by their place: an expression with parameters is
+// never the same as its repetition, and a name may be an alias as well as a column.
+func (w *writer) groups(r *plan.Read) {
+	if !r.Grouped {
+		return
+	}
+	next := w.conjunctionOf(" GROUP BY ", ", ")
+	for i, c := range r.Columns {
+		if c.Agg == "" {
+			next()
+			w.sql.WriteString(strconv.Itoa(i + 1))
 		}
 	}
 }
@@ -186,11 +257,13 @@ func (w *writer) where(r *plan.Read, of *plan.Embed) (and func()) {
 }
 
 // conjunction gives a function that writes first what opens a list of conditions, then what joins them.
-func (w *writer) conjunction(open constant) func() {
+func (w *writer) conjunction(open constant) func() { return w.conjunctionOf(open, " AND ") }
+
+func (w *writer) conjunctionOf(open, between constant) func() {
 	next := open
 	return func() {
 		w.lit(next)
-		next = " AND "
+		next = between
 	}
 }
 
@@ -216,6 +289,10 @@ func (w *writer) cond(c plan.Cond) {
 	}
 	w.lit("(")
 	defer w.lit(")")
+	if c.Embed != nil {
+		w.tested(c)
+		return
+	}
 	if c.Group {
 		for i, m := range c.Members {
 			switch {
@@ -303,7 +380,13 @@ func (w *writer) order(terms []plan.Order) {
 		} else {
 			w.lit(", ")
 		}
-		w.operand(o.Operand)
+		if o.Embed != nil {
+			w.embedAlias(o.Embed)
+			w.lit(".")
+			w.key(o.At)
+		} else {
+			w.operand(o.Operand)
+		}
 		if o.Desc {
 			w.lit(" DESC")
 		}

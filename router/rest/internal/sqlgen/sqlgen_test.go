@@ -24,6 +24,7 @@ var words = func() map[string]bool {
 		websearch_to_tsquery WITH _source INSERT INTO UPDATE SET DELETE RETURNING DEFAULT VALUES _t _body _element json_build_array json_array_elements
 		json_to_record json_to_recordset jsonb jsonb_to_record jsonb_to_recordset jsonb_agg jsonb_array_elements jsonb_build_object false
 		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED MATERIALIZED LATERAL VARIADIC v _args
+		sum avg min max GROUP ROW n true o0 o1
 		integer uuid tsvector numeric catalog_default`) {
 		m[w] = true
 	}
@@ -83,7 +84,7 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 	for _, scoped := range []bool{true, false} {
 		r := relation(scoped)
 		for _, form := range []sqlgen.Form{{Body: true, Count: true}, {Single: true, Body: true, Strip: true}, {}} {
-			if read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 3}, 10); err == nil {
+			if read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 3}, plan.Limits{MaxRows: 10}); err == nil {
 				list = append(list, sqlgen.Read(read, form, tenant))
 				list = append(list, calls(read, form, raw, body)...)
 			}
@@ -169,6 +170,9 @@ func TestStatements_hold_no_input(t *testing.T) {
 			if random.IntN(3) == 0 {
 				item += "::" + []string{"text", "double precision", text(), "zq$"}[random.IntN(4)]
 			}
+			if random.IntN(4) == 0 {
+				item += []string{".sum()", ".count()", ".max()::text", ".avg()::" + text()}[random.IntN(4)]
+			}
 			items = append(items, item)
 		}
 		if len(items) > 0 {
@@ -230,7 +234,7 @@ func TestFence(t *testing.T) {
 	const fence = `"tenant_id" = $`
 	for _, scoped := range []bool{true, false} {
 		r := relation(scoped)
-		read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 1}, 5)
+		read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 1}, plan.Limits{MaxRows: 5})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,7 +48,9 @@ func Write(p *plan.Write, form Form, tenant string) Statement {
 func (w *writer) which(p *plan.Write) {
 	and := w.conjunction(" WHERE ")
 	w.fence(p.Relation, p.Relation.Name.Name, and)
+	w.unjoined = true
 	w.conds(p.Where, and)
+	w.unjoined = false
 }
 
 // changed reads the changed rows as if they were the relation.
@@ -57,11 +59,13 @@ func (w *writer) changed(p *plan.Write) {
 		w.lit("SELECT FROM _source")
 		return
 	}
+	w.sourced = p.Read
 	w.lit("SELECT")
 	w.columns(p.Read)
 	w.lit(" FROM _source AS ")
 	w.ident(p.Read.Alias)
 	w.laterals(p.Read)
+	w.groups(p.Read)
 	w.order(p.Read.Order)
 }
 

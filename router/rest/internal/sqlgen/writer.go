@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
+	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
 	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
 )
 
@@ -25,6 +26,9 @@ type writer struct {
 	sql    strings.Builder
 	args   [][]byte
 	tenant string // of the builder's predicate; "" writes none
+
+	unjoined bool       // embeds are not joined here
+	sourced  *plan.Read // its rows are what a write returned
 }
 
 func (w *writer) lit(text constant) { w.sql.WriteString(string(text)) }
