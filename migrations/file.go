@@ -39,6 +39,8 @@ type File struct {
 	Timeout time.Duration
 	// Contract marks a file that removes what code of the version before may still read.
 	Contract bool
+	// Allow is the rules that the file sets aside, with the reasons why.
+	Allow map[string]string
 }
 
 // String is the file's name without its ending, as it stands in messages.
@@ -173,7 +175,7 @@ func (f *File) setUp(name, text string) []Problem {
 	sum := sha256.Sum256([]byte(text))
 	d, _ := lint.ReadDirectives(text)
 	f.Up, f.SHA256 = text, hex.EncodeToString(sum[:])
-	f.NoTransaction, f.Verify, f.Timeout, f.Contract = d.NoTransaction, d.Verify, d.Timeout, d.Contract
+	f.NoTransaction, f.Verify, f.Timeout, f.Contract, f.Allow = d.NoTransaction, d.Verify, d.Timeout, d.Contract, d.Allow
 	return check(name, text)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
+	"github.com/rowhouse/rowhouse/deploy/localpg/pgtest"
 	"github.com/rowhouse/rowhouse/migrations"
 )
 
@@ -325,10 +326,10 @@ func TestMigrator_Up(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
 		owner := d.owner
-		d.owner = d.migrator
-		mustExec(t, d.Conn(t), "grant create on database "+d.Name()+" to "+d.migrator, "alter schema public owner to "+d.migrator)
+		d.owner, _ = pgtest.Role(t, "nologin")
+		mustExec(t, d.Conn(t), "grant create on database "+d.Name()+" to "+d.owner, "alter schema public owner to "+d.owner, "grant "+d.owner+" to "+d.migrator)
 		d.migrate(set(table("a")))
-		mustExec(t, d.Conn(t), "reassign owned by "+d.migrator+" to "+owner)
+		mustExec(t, d.Conn(t), "reassign owned by "+d.owner+" to "+owner)
 		d.owner = owner
 		d.migrate(set(table("a"), table("b")))
 		d.wantLedger("1 applied", "2 applied")

@@ -46,20 +46,6 @@ create function rowhouse.kind_of(target regclass) returns text
     select kind from rowhouse.tables where relation = coalesce(pg_partition_root(target), target)
   $$;
 
--- The condition of the fence, and the only place that knows it. On PostgreSQL the function stands in a subselect, which is evaluated once
--- a statement; called in the condition itself it would be evaluated for every row (a scan costs several times as much). The second
--- form's IS NULL keeps it on one index.
-create function rowhouse.fence_condition(kind text) returns text
-  language sql immutable
-  set search_path = pg_catalog, pg_temp
-  as $$
-    select case kind
-      when 'bind' then 'tenant_id = (select rowhouse.tenant_id())'
-      when 'bind_optional' then
-        'tenant_id = (select rowhouse.tenant_id()) or (tenant_id is null and (select rowhouse.is_host()))'
-    end
-  $$;
-
 -- The position of the parenthesis that closes the one at start, in SQL text as PostgreSQL prints it: quotes are doubled, never escaped.
 create function rowhouse.closing(sql text, start int) returns int
   language plpgsql immutable
@@ -84,6 +70,96 @@ begin
   raise exception 'no closing parenthesis in an index definition';
 end
 $$;
+
+-- A list of columns as PostgreSQL prints it in an index definition, without tenant_id; null when nothing is left.
+create function rowhouse.without_tenant(list text) returns text
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  depth int := 0;
+  quote text;
+  c text;
+  item text := '';
+  kept text[] := '{}';
+begin
+  for i in 1 .. length(list) + 1 loop
+    c := substr(list, i, 1);
+    if i > length(list) or (c = ',' and depth = 0 and quote is null) then
+      if trim(item) !~ '^tenant_id( |$)' then kept := kept || trim(item); end if;
+      item := '';
+      continue;
+    elsif quote is not null then
+      if c = quote then quote := null; end if;
+    elsif c in ('''', '"') then quote := c;
+    elsif c in ('(', '[') then depth := depth + 1;
+    elsif c in (')', ']') then depth := depth - 1;
+    end if;
+    item := item || c;
+  end loop;
+  return nullif(array_to_string(kept, ', '), '');
+end
+$$;
+
+-- Which engine this database runs on; the form of the fence depends on it. Asked of the database, never configured.
+create function rowhouse.engine() returns text
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select case when exists (select from pg_extension where extname = 'citus') then 'citus' else 'postgresql' end
+  $$;
+
+-- The condition of the fence, and the only place that knows it. On PostgreSQL the function stands in a subselect, which is evaluated once
+-- a statement; called in the condition itself it would be evaluated for every row (a scan costs several times as much). The second
+-- form's IS NULL keeps it on one index.
+--
+-- Citus refuses a subselect in a policy; there the setting is read in the condition itself, which a shard evaluates once because the
+-- planner has pruned all others.
+create function rowhouse.fence_condition(kind text, engine text) returns text
+  language sql immutable
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select case engine || ' ' || kind
+      when 'postgresql bind' then 'tenant_id = (select rowhouse.tenant_id())'
+      when 'postgresql bind_optional' then
+        'tenant_id = (select rowhouse.tenant_id()) or (tenant_id is null and (select rowhouse.is_host()))'
+      when 'citus bind' then
+        'tenant_id = nullif(nullif(current_setting(''rowhouse.tenant_id'', true), ''''), ''host'')::uuid'
+      when 'citus bind_optional' then
+        'tenant_id = nullif(nullif(current_setting(''rowhouse.tenant_id'', true), ''''), ''host'')::uuid'
+        ' or (tenant_id is null and rowhouse.is_host())'
+    end
+  $$;
+
+-- The policies that fence a table in, as text; it looks at nothing.
+--
+-- On PostgreSQL the fence is restrictive: whatever policies an application adds, they are and-ed with it. A restrictive policy
+-- alone shows nothing, hence the permissive partner, for as long as the table has no permissive policy of its own.
+--
+-- Citus drops AS RESTRICTIVE on its shards without a word, and a partner would then open every tenant to every tenant. There the fence is
+-- the one permissive policy, and the application's own take the condition in instead (rowhouse.wrap_policies).
+create function rowhouse.fence_statements(target text, kind text, engine text, has_own boolean) returns text[]
+  language sql immutable
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select case engine
+      when 'citus' then array[
+        format('create policy rh_tenant on %s as permissive for all to public using (%s) with check (%2$s)', target, condition)]
+      else array_remove(array[
+        format('create policy rh_tenant on %s as restrictive for all to public using (%s) with check (%2$s)', target, condition),
+        case when not has_own then format('create policy rh_all on %s for all to public using (true) with check (true)', target) end], null)
+    end
+    from rowhouse.fence_condition(kind, engine) condition
+  $$;
+
+-- Whether a policy's expression, as PostgreSQL prints it, is the fence, alone or and-ed with something.
+create function rowhouse.holds(expression text, fence text) returns boolean
+  language sql immutable
+  set search_path = pg_catalog, pg_temp
+  as $$
+    select coalesce(expression = fence
+      or (starts_with(expression, '(' || fence || ' AND ') and rowhouse.closing(expression, 1) = length(expression)), false)
+  $$;
 
 -- Refuses what cannot be declared.
 create function rowhouse.assert_declarable(target regclass, kind text) returns void
@@ -185,7 +261,7 @@ create function rowhouse.misfits(target regclass, kind text) returns oid[]
     end
   $$;
 
--- Builds one of them again, under its name, with tenant_id first.
+-- Builds one of them again, under its name, with tenant_id first; without it when kind is null.
 create function rowhouse.rebuild(index oid, kind text) returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -200,6 +276,9 @@ declare
   def text;
   head text;
   stop int;
+  tail int;
+  list text;
+  lead text := case when kind is not null then 'tenant_id' end;
   index_comment text := obj_description(index, 'pg_class');
   constraint_comment text;
 begin
@@ -222,7 +301,7 @@ begin
       case con.contype when 'p' then 'primary key' else 'unique' end,
       case when con.contype = 'u' and (i.indnullsnotdistinct or kind = 'bind_optional') then ' nulls not distinct' end,
       -- A period (PostgreSQL 18) is the last column and says so.
-      concat_ws(', ', 'tenant_id', keys || case when to_jsonb(con) ->> 'conperiod' = 'true' then ' without overlaps' else '' end),
+      concat_ws(', ', lead, keys || case when to_jsonb(con) ->> 'conperiod' = 'true' then ' without overlaps' else '' end),
       ' include (' || included || ')',
       ' with (' || array_to_string(ic.reloptions, ', ') || ')',
       ' using index tablespace ' || (select quote_ident(spcname) from pg_tablespace where oid = ic.reltablespace),
@@ -234,7 +313,9 @@ begin
         hint = 'create extension btree_gist gives gist the operators for uuid that it lacks';
     end if;
     def := pg_get_constraintdef(con.oid);
-    def := overlay(def placing '(tenant_id with =, ' from strpos(def, '(') for 1);
+    stop := rowhouse.closing(def, strpos(def, '('));
+    list := rowhouse.without_tenant(substr(def, strpos(def, '(') + 1, stop - strpos(def, '(') - 1));
+    def := concat(left(def, strpos(def, '(')), concat_ws(', ', lead || ' with =', list), substr(def, stop));
   else
     def := pg_get_indexdef(index);
     head := format('CREATE %sINDEX %I ON %s%s USING %I (', case when i.indisunique then 'UNIQUE ' end, ic.relname,
@@ -244,16 +325,21 @@ begin
         using errcode = '0A000';
     end if;
     stop := rowhouse.closing(def, length(head));
-    if substr(def, stop + 1, 10) = ' INCLUDE (' then
-      stop := rowhouse.closing(def, stop + 10);
-    end if;
-    def := concat(format('create %sindex %I on %s using %I (%s', case when i.indisunique then 'unique ' end, ic.relname,
-                         i.indrelid::regclass, am, case when pg_get_indexdef(index, 1, true) <> 'tenant_id' then 'tenant_id, ' end),
-                  substr(def, length(head) + 1, stop - length(head)),
+    list := rowhouse.without_tenant(substr(def, length(head) + 1, stop - length(head) - 1));
+    tail := case when substr(def, stop + 1, 10) = ' INCLUDE (' then rowhouse.closing(def, stop + 10) else stop end;
+    def := concat(format('create %sindex %I on %s using %I (%s)', case when i.indisunique then 'unique ' end, ic.relname,
+                         i.indrelid::regclass, am, concat_ws(', ', lead, list)),
+                  substr(def, stop + 1, tail - stop),
                   case when i.indisunique and not i.indnullsnotdistinct and kind = 'bind_optional' then ' nulls not distinct' end,
-                  substr(def, stop + 1));
+                  substr(def, tail + 1));
   end if;
 
+  if lead is null and coalesce(keys, list) is null then
+    -- It held nothing else.
+    execute case when con.oid is null then format('drop index %s', index::regclass)
+                 else format('alter table %s drop constraint %I', i.indrelid::regclass, con.conname) end;
+    return;
+  end if;
   if con.oid is not null then
     execute format('alter table %s drop constraint %I', i.indrelid::regclass, con.conname);
     execute format('alter table %s add constraint %I %s', i.indrelid::regclass, con.conname, def);
@@ -313,6 +399,7 @@ begin
         hint = 'tenant_id is never null, so the others could not all be; use MATCH SIMPLE and a CHECK constraint';
     end if;
     continue when not key.conindid = any (indexes) and case
+      when child_kind is null and key.conrelid = any (tree) then not paired -- the table is being unbound
       when parent_kind = 'bind' then paired and (key.confdeltype not in ('n', 'd') or key.delete_columns is not null)
       else parent_kind = 'reference'
     end;
@@ -389,7 +476,8 @@ begin
     child_kind := rowhouse.kind_of(key.child);
     parent_kind := rowhouse.kind_of(key.parent);
     perform rowhouse.assert_key(key.name, key.child, child_kind, key.parent, parent_kind, key.on_update, key.on_delete);
-    continue when child_kind is null or parent_kind is null;
+    -- Keys between tables of which neither is declared were taken down by unbind.
+    continue when (child_kind is null or parent_kind is null) and coalesce(child_kind, 'reference') <> coalesce(parent_kind, 'reference');
     lead := case parent_kind when 'bind' then 'tenant_id, ' end;
     -- The check of existing rows goes through the policies of both tables. Under FORCE it would see none, and call valid what is not.
     lifted := rowhouse.set_force(key.child, false) || rowhouse.set_force(key.parent, false);
@@ -424,14 +512,14 @@ create function rowhouse.action(letter "char") returns text
     select case letter when 'a' then 'no action' when 'r' then 'restrict' when 'c' then 'cascade' when 'n' then 'set null' when 'd' then 'set default' end
   $$;
 
--- Policies. The fence is restrictive: whatever policies an application adds, they are and-ed with it. A restrictive policy
--- alone shows nothing, hence the permissive partner, for as long as the table has no permissive policy of its own.
+-- Puts the policies on a table and its partitions.
 create function rowhouse.fence(target regclass, kind text) returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
   as $$
 declare
-  condition text := rowhouse.fence_condition(kind);
+  engine text := rowhouse.engine();
+  statement text;
   policy name;
   r regclass;
 begin
@@ -442,13 +530,47 @@ begin
     for policy in select polname from pg_policy where polrelid = r and polname in ('rh_tenant', 'rh_all') loop
       execute format('drop policy %I on %s', policy, r);
     end loop;
-    execute format('create policy rh_tenant on %s as restrictive for all to public using (%s) with check (%s)', r, condition, condition);
-    if not exists (select from pg_policy where polrelid = r and polpermissive) then
-      execute format('create policy rh_all on %s for all to public using (true) with check (true)', r);
+    foreach statement in array rowhouse.fence_statements(r::text, kind, engine, exists (select from pg_policy where polrelid = r and polpermissive)) loop
+      execute statement;
+    end loop;
+    if engine = 'citus' then
+      perform rowhouse.wrap_policies(r);
     end if;
     -- These three are outside row-level security.
     execute format('revoke truncate, references, trigger on %s from public, anon, authenticated, service_role', r);
   end loop;
+end
+$$;
+
+-- On Citus: puts the fence into an application's own policies, and takes the lone one away when there are any. Beside it they would be
+-- or-ed with it and show foreign rows.
+create function rowhouse.wrap_policies(target regclass) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  fence text := (select pg_get_expr(polqual, polrelid) from pg_policy where polrelid = target and polname = 'rh_tenant');
+  p record;
+begin
+  for p in
+    select polname, polpermissive, pg_get_expr(polqual, polrelid) as condition, pg_get_expr(polwithcheck, polrelid) as check
+    from pg_policy where polrelid = target and polname <> 'rh_tenant'
+  loop
+    if not p.polpermissive then
+      raise exception 'policy % of % is restrictive, which Citus drops without a word', p.polname, target using errcode = '0A000',
+        hint = 'write its condition into the permissive policies';
+    end if;
+    if concat(p.condition, p.check) ~* '\mselect\M' then
+      raise exception 'policy % of % holds a subselect, which Citus refuses', p.polname, target using errcode = '0A000',
+        hint = 'copy the column that it looks up into the table';
+    end if;
+    execute concat(format('alter policy %I on %s', p.polname, target),
+      format(' using (%s)', case when rowhouse.holds(p.condition, fence) then p.condition else fence || ' and (' || p.condition || ')' end),
+      format(' with check (%s)', case when rowhouse.holds(p.check, fence) then p.check else fence || ' and (' || p.check || ')' end));
+  end loop;
+  if found then
+    execute format('drop policy rh_tenant on %s', target);
+  end if;
 end
 $$;
 
@@ -471,6 +593,44 @@ begin
 end
 $$;
 
+-- Grants to the host's login, where one was admitted: it keeps the rows common to all and its own among the tenants'.
+create function rowhouse.open_to_host(target regclass, kind text) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  host name := (select host_role from rowhouse.identity join pg_roles on rolname = host_role);
+begin
+  if host is null or kind = 'bind' then
+    return;
+  end if;
+  execute format('grant usage on schema %s to %I', (select relnamespace::regnamespace from pg_class where oid = target), host);
+  execute format('grant select, insert, update, delete on %s to %I', target, host);
+end
+$$;
+
+-- Names the login that works for the host here and grants it what is the host's; null: none, and the one before loses it.
+create function rowhouse.admit_host(login name) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  former name := (select host_role from rowhouse.identity join pg_roles on rolname = host_role);
+  t rowhouse.tables;
+begin
+  update rowhouse.identity set host_role = login;
+  if not found then
+    raise exception 'this database has no identity yet' using errcode = '55000';
+  end if;
+  for t in select * from rowhouse.tables where kind <> 'bind' and relation in (select oid::regclass from pg_class) loop
+    if former is distinct from login and former is not null then
+      execute format('revoke all on %s from %I', t.relation, former);
+    end if;
+    perform rowhouse.open_to_host(t.relation, t.kind);
+  end loop;
+end
+$$;
+
 -- The work of bind and bind_optional, also for tables in schema rowhouse.
 create function rowhouse.bind_relation(target regclass, kind text) returns void
   language plpgsql
@@ -485,6 +645,7 @@ begin
   insert into rowhouse.tables values (target, kind) on conflict do nothing;
   if found then
     perform rowhouse.open_table(target);
+    perform rowhouse.open_to_host(target, kind);
   end if;
   if kind = 'bind_optional' then
     select con.conkey, array_agg(a.atttypid::regtype::text) as types into key
@@ -546,10 +707,68 @@ begin
   insert into rowhouse.tables values (target, 'reference') on conflict do nothing;
   if found then
     execute format('grant select on %s to anon, authenticated, service_role', target);
+    perform rowhouse.open_to_host(target, 'reference');
   end if;
   foreach r in array rowhouse.tree(target) loop
     execute format('revoke insert, update, delete, truncate, references, trigger on %s from public, anon, authenticated, service_role', r);
   end loop;
+  perform rowhouse.restore_keys();
+end
+$$;
+
+-- Takes a declaration back: the table is as if it were of one tenant, its keys without tenant_id, its policies gone, the request roles
+-- without grants. That is right in a database of one tenant, and refused where rows of two would fall together. What
+-- bind_optional did cannot be taken back: its unique keys no longer say whether two nulls were the same.
+create function rowhouse.unbind(target regclass) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  was text := (select kind from rowhouse.tables where relation = target);
+  indexes oid[];
+  index oid;
+  tenants bigint;
+  policy record;
+  r regclass;
+begin
+  perform rowhouse.assert_application(target);
+  perform rowhouse.assert_declarable(target, was);
+  if was is null then
+    return;
+  elsif was = 'bind_optional' then
+    raise exception '% was declared with rowhouse.bind_optional, which cannot be taken back', target using errcode = '0A000',
+      hint = 'make another table and move the rows';
+  end if;
+  delete from rowhouse.tables where relation = target;
+  foreach r in array rowhouse.tree(target) loop
+    execute format('revoke all on %s from anon, authenticated, service_role', r);
+  end loop;
+  if was = 'reference' then
+    return;
+  end if;
+
+  perform rowhouse.set_force(target, false);
+  execute format('select count(*) from (select distinct tenant_id from %s limit 2) t', target) into tenants;
+  if tenants > 1 then
+    raise exception '% holds rows of several tenants', target using errcode = '55000', hint = 'only a table of one tenant can be unbound';
+  end if;
+  indexes := array(select i.indexrelid
+                   from unnest(rowhouse.tree(target)) t
+                   join pg_attribute a on a.attrelid = t and a.attname = 'tenant_id'
+                   join pg_index i on i.indrelid = t and a.attnum = any (i.indkey)
+                   join pg_class ic on ic.oid = i.indexrelid and not ic.relispartition
+                   order by i.indisprimary desc, i.indexrelid);
+  perform rowhouse.park_keys(target, indexes);
+  foreach index in array indexes loop
+    perform rowhouse.rebuild(index, null);
+  end loop;
+  foreach r in array rowhouse.tree(target) loop
+    for policy in select polname from pg_policy where polrelid = r and polname in ('rh_tenant', 'rh_all') loop
+      execute format('drop policy %I on %s', policy.polname, r);
+    end loop;
+    execute format('alter table %s disable row level security', r);
+  end loop;
+  execute format('alter table %s drop column tenant_id', target);
   perform rowhouse.restore_keys();
 end
 $$;
@@ -575,6 +794,12 @@ declare
   key rowhouse.parked_keys;
 begin
   perform rowhouse.restore_keys(); -- forgets keys of tables that were dropped
+  if rowhouse.engine() = 'citus' then
+    -- Policies that the file has made must take the fence in before anybody can use them.
+    perform rowhouse.fence(d.relation, d.kind)
+    from rowhouse.tables d
+    where d.kind <> 'reference' and exists (select from pg_policy p where p.polname <> 'rh_tenant' and p.polrelid = any (rowhouse.tree(d.relation)));
+  end if;
   select c.oid into t
   from pg_class c
   where c.relkind in ('r', 'p') and not c.relispartition and rowhouse.is_exposed(c.relnamespace)

@@ -31,7 +31,7 @@ type Step struct {
 	Chain         string
 	NoTransaction bool
 	Timeout       time.Duration // statement_timeout; zero means that of the Options
-	Epilogue      string        // statements behind the body, in its transaction: may refuse what the body left behind
+	Epilogue      []string      // statements behind the body, in its transaction: may refuse what the body left behind
 	RowhouseBuild string
 	Rollout       string
 }
@@ -129,8 +129,8 @@ func (d *Driver) runTogether(body string) error {
 	msg.WriteString(body)
 	msg.WriteString("\n;\n") // the body may end in a comment
 	msg.WriteString("reset all; reset role;\n")
-	if d.step.Epilogue != "" {
-		msg.WriteString(d.step.Epilogue + ";\n")
+	for _, sql := range d.step.Epilogue {
+		msg.WriteString(sql + ";\n")
 	}
 	msg.WriteString(insertRow(d.opts.Ledgers[d.active], d.step, stateApplied))
 	tags, err := d.exec(msg.String())
