@@ -130,6 +130,7 @@ func tryDev(t testing.TB, dir string, env ...string) (*process, error) {
 	select {
 	case line := <-lines:
 		if err := json.Unmarshal([]byte(line), &p.devState); err != nil {
+			p.wait(30 * time.Second) // until all it said is here
 			return nil, fmt.Errorf("dev ended without its line (%q): %s", line, p.stderr)
 		}
 		return p, nil
