@@ -120,6 +120,11 @@ func TestBind_keys(t *testing.T) {
 				"CREATE INDEX i7 ON brin (at)",
 				"CREATE UNIQUE INDEX i5 ON btree (tenant_id, lower(name)) WHERE (id > 0)",
 			}},
+		{name: "an index that holds the tenant further back has it once, in front",
+			sql: `create table t (tenant_id uuid not null default rowhouse.tenant_id(), id int, name text); create index i1 on t (id, tenant_id);
+				create unique index i2 on t (lower(name), tenant_id desc, id) where id > 0; create index i3 on t (id, ("left"(name, 2)), tenant_id nulls first); select rowhouse.bind('t')`,
+			want: []string{"CREATE INDEX i1 ON btree (tenant_id, id)", "CREATE INDEX i3 ON btree (tenant_id, id, \"left\"(name, 2))",
+				"CREATE UNIQUE INDEX i2 ON btree (tenant_id, lower(name), id) WHERE (id > 0)"}},
 		{name: "foreign keys become composite, in the order declared",
 			sql: `create table p (a int, b int, unique (a, b)); create table t (x int, y int, foreign key (x, y) references p (a, b) on update cascade on delete restrict deferrable initially deferred);
 				select rowhouse.bind('p'); select rowhouse.bind('t')`,

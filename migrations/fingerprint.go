@@ -12,8 +12,8 @@ import (
 // security, grants, views, functions, triggers, types. Two databases brought to one version by the same files have the same one; an
 // index made by hand changes it. Neither oids nor the owner's name, the order of columns or any row is in it.
 //
-// The connection must be the owner's or a migrator's, outside a transaction. The system's schemas and what belongs to extensions are
-// left out.
+// The connection must be the owner's or a migrator's, outside a transaction. The system's schemas, the guard's (InstallGuard) and what
+// belongs to extensions are left out.
 func Fingerprint(ctx context.Context, conn *pgx.Conn) (string, error) {
 	// One message, thus one transaction: without a search_path PostgreSQL prints every name qualified, whatever the session's is.
 	results, err := conn.PgConn().Exec(ctx, "set local search_path = ''; "+fingerprintQuery).ReadAll()
@@ -30,7 +30,7 @@ const fingerprintQuery = `
 with schemas as (
   select n.oid, n.nspname, n.nspacl, n.nspowner
   from pg_catalog.pg_namespace n
-  where n.nspname <> 'information_schema' and n.nspname not like 'pg\_%'
+  where n.nspname not in ('information_schema', 'rowhouse_guard') and n.nspname not like 'pg\_%'
     and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_namespace'::regclass and d.objid = n.oid and d.deptype = 'e')
 ),
 relations as (

@@ -77,7 +77,7 @@ func TestMigrator_Up(t *testing.T) {
 		for _, a := range result.Applied {
 			applied = append(applied, fmt.Sprint(a.Name, " ", a.Baseline))
 		}
-		want := []string{"rowhouse true", "binding true", "people true", "contract true", "projects false", "tasks false"}
+		want := []string{"rowhouse true", "binding true", "people true", "contract true", "guard true", "projects false", "tasks false"}
 		if diff := cmp.Diff(want, applied); diff != "" {
 			t.Error(diff)
 		}
@@ -129,7 +129,7 @@ func TestMigrator_Up(t *testing.T) {
 		if v, err := m.Version(t.Context(), d.target()); v != (migrations.Version{}) || err != nil {
 			t.Errorf("version %v, %v", v, err)
 		}
-		if plan, err := m.Plan(t.Context(), d.target()); len(plan) != 5 || err != nil {
+		if plan, err := m.Plan(t.Context(), d.target()); len(plan) != 6 || err != nil {
 			t.Errorf("plan %v, %v", plan, err)
 		}
 	})
@@ -141,7 +141,7 @@ func TestMigrator_Up(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mustExec(t, d.asOwner(), "delete from rowhouse.baseline_migrations where version = 4")
+		mustExec(t, d.asOwner(), "delete from rowhouse.baseline_migrations where version = 5")
 		if v, err := m.Version(t.Context(), d.target()); v == m.Latest() || v.Number != m.Latest().Number || err != nil {
 			t.Errorf("version %v, latest %v, %v", v, m.Latest(), err)
 		}
@@ -424,8 +424,8 @@ func TestMigrator_locks(t *testing.T) {
 			})
 		}
 		group.Wait()
-		if applied[0]+applied[1]+applied[2] != 7 {
-			t.Errorf("applied %v, want 7 files in all", applied)
+		if applied[0]+applied[1]+applied[2] != 8 {
+			t.Errorf("applied %v, want 8 files in all", applied)
 		}
 		d.wantLedger("1 applied", "2 applied", "3 applied")
 	})

@@ -157,8 +157,11 @@ create function rowhouse.holds(expression text, fence text) returns boolean
   language sql immutable
   set search_path = pg_catalog, pg_temp
   as $$
-    select coalesce(expression = fence
-      or (starts_with(expression, '(' || fence || ' AND ') and rowhouse.closing(expression, 1) = length(expression)), false)
+    select case
+      when expression = fence then true
+      when starts_with(expression, '(' || fence || ' AND ') then rowhouse.closing(expression, 1) = length(expression)
+      else false
+    end
   $$;
 
 -- Refuses what cannot be declared.
@@ -565,8 +568,8 @@ begin
         hint = 'copy the column that it looks up into the table';
     end if;
     execute concat(format('alter policy %I on %s', p.polname, target),
-      format(' using (%s)', case when rowhouse.holds(p.condition, fence) then p.condition else fence || ' and (' || p.condition || ')' end),
-      format(' with check (%s)', case when rowhouse.holds(p.check, fence) then p.check else fence || ' and (' || p.check || ')' end));
+      ' using (' || case when rowhouse.holds(p.condition, fence) then p.condition else fence || ' and (' || p.condition || ')' end || ')',
+      ' with check (' || case when rowhouse.holds(p.check, fence) then p.check else fence || ' and (' || p.check || ')' end || ')');
   end loop;
   if found then
     execute format('drop policy rh_tenant on %s', target);
@@ -826,7 +829,7 @@ create function rowhouse.is_exposed(schema oid) returns boolean
   language sql stable
   set search_path = pg_catalog, pg_temp
   as $$
-    select n.nspname not in ('rowhouse', 'information_schema') and n.nspname not like 'pg\_%'
+    select n.nspname not in ('rowhouse', 'rowhouse_guard', 'information_schema') and n.nspname not like 'pg\_%'
       and (has_schema_privilege('anon', n.oid, 'usage') or has_schema_privilege('authenticated', n.oid, 'usage')
         or has_schema_privilege('service_role', n.oid, 'usage'))
     from pg_namespace n where n.oid = schema
