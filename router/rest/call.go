@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"encoding/hex"
 	"net/http"
 	"strings"
 
@@ -20,18 +21,18 @@ func (x *exchange) call() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := x.arguments()
+	body, raw, err := x.arguments()
 	if err != nil {
 		return nil, err
 	}
 	var a *answer
 	err = x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
 		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query,
-			Body: body, Page: page, Limits: x.limits()})
+			Body: body, Raw: raw, Page: page, Limits: x.limits()})
 		if err != nil {
 			return err
 		}
-		m, err := negotiate(x.r.Header.Values("Accept"))
+		m, err := x.negotiate(entry.Schema)
 		if err != nil {
 			return err
 		}
@@ -43,12 +44,16 @@ func (x *exchange) call() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		form := sqlgen.Form{Body: x.r.Method != http.MethodHead, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
-		row, err := x.run(sqlgen.Call(c, form, x.options.Tenant), readOnly, decide)
+		form := x.form(m, x.r.Method != http.MethodHead)
+		row, err := x.run(exec.Job{ReadOnly: readOnly, Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide}, m)
 		if err != nil {
 			return err
 		}
-		if a, err = x.callAnswer(row, m, page, c.Function); err == nil {
+		if m.plan != nil {
+			a = x.planAnswer(row, m)
+			return nil
+		}
+		if a, err = x.callAnswer(*row, m, page, c.Function); err == nil {
 			a.warn(c.Read)
 		}
 		return err
@@ -70,19 +75,37 @@ func (x *exchange) decideCall(m media, f *schema.Function) (func(exec.Row) error
 	return nil, nil
 }
 
-// arguments reads the body of POST; an empty one is no arguments.
-func (x *exchange) arguments() (*parse.Body, error) {
+// arguments reads the body of POST; an empty one is no arguments. Those of a form stand beside the query's; of what
+// is neither JSON nor CSV nor a form, the type of the parameter that takes it is given, too.
+func (x *exchange) arguments() (*parse.Body, schema.SQL, error) {
 	if !isWrite(x.r.Method) {
-		return nil, nil
+		return nil, "", nil
 	}
-	raw, err := x.rawBody()
+	raw, kind, err := x.rawBody()
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	switch kind {
+	case formBody:
+		pairs, _, err := parse.ReadForm(raw)
+		x.query.Args = pairs
+		return nil, "", err
+	case csvBody:
+		body, err := parse.ReadCSV(raw)
+		return body, "", err
+	case bytesBody:
+		return &parse.Body{Raw: hex.AppendEncode([]byte(`\x`), raw)}, bytesBody, nil
+	case textBody, xmlBody:
+		if !parse.Text(string(raw)) {
+			return nil, "", problem("PGRST102", "the body is not valid text").with("invalid UTF-8 or a zero byte", "")
+		}
+		return &parse.Body{Raw: raw}, schema.SQL(kind), nil
 	}
 	if len(raw) == 0 {
 		raw = []byte("{}")
 	}
-	return parse.ReadBody(raw, true)
+	body, err := parse.ReadBody(raw, true)
+	return body, "", err
 }
 
 // callAnswer makes the answer of a call.

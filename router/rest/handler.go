@@ -2,12 +2,14 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -169,6 +171,9 @@ func (x *exchange) allowed() (*answer, error) {
 		if r.Insertable {
 			methods += ",POST"
 		}
+		if r.Insertable && r.Updatable && len(r.VisibleKey()) > 0 {
+			methods += ",PUT"
+		}
 		if r.Updatable {
 			methods += ",PATCH"
 		}
@@ -276,24 +281,71 @@ func (x *exchange) read() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		m, err := negotiate(x.r.Header.Values("Accept"))
+		m, err := x.negotiate(s)
 		if err != nil {
 			return err
 		}
 		if err := x.strict(); err != nil {
 			return err
 		}
-		form := sqlgen.Form{Body: x.r.Method != http.MethodHead, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
-		row, err := x.run(sqlgen.Read(read, form, x.options.Tenant), true, nil)
+		row, err := x.run(x.readJob(read, m), m)
 		if err != nil {
 			return err
 		}
-		if a, err = x.readAnswer(row, m, page); err == nil {
+		if m.plan != nil {
+			a = x.planAnswer(row, m)
+			return nil
+		}
+		if err := x.total(row); err != nil {
+			return err
+		}
+		if a, err = x.readAnswer(*row, m, page); err == nil {
 			a.warn(read)
 		}
 		return err
 	})
 	return a, err
+}
+
+// readJob is the statement of a read with what its count takes.
+func (x *exchange) readJob(read *plan.Read, m media) exec.Job {
+	form := x.form(m, x.r.Method != http.MethodHead)
+	job := exec.Job{ReadOnly: true}
+	switch x.prefer.Count {
+	case "planned":
+		form.Count = false
+	case "estimated":
+		if most := max(x.options.MaxRows, 0); most > 0 {
+			form.CountAtMost = most + 1
+		}
+	}
+	if x.prefer.Count == "planned" || x.prefer.Count == "estimated" {
+		expected := sqlgen.Expected(read, x.options.Tenant)
+		job.Expected = &expected
+	}
+	job.Statement = sqlgen.Read(read, form, x.options.Tenant)
+	return job
+}
+
+// total puts PostgreSQL's own expectation in the place of the count: always when it was asked for, else where
+// counting would have gone beyond the largest answer.
+func (x *exchange) total(row *exec.Row) error {
+	if row[sqlgen.Planned] == nil {
+		return nil
+	}
+	var plans []struct {
+		Plan struct {
+			Rows int64 `json:"Plan Rows"`
+		}
+	}
+	if err := json.Unmarshal(row[sqlgen.Planned], &plans); err != nil || len(plans) != 1 {
+		return fmt.Errorf("read the plan of a count: %w", err)
+	}
+	counted, expected := number(row[sqlgen.Total]), plans[0].Plan.Rows
+	if x.prefer.Count == "planned" || counted > max(x.options.MaxRows, 0) {
+		row[sqlgen.Total] = strconv.AppendInt(nil, max(counted, expected), 10)
+	}
+	return nil
 }
 
 func (x *exchange) limits() plan.Limits {
@@ -327,7 +379,7 @@ func (x *exchange) strict() error {
 	return problem("PGRST122", "Invalid preferences given with handling=strict").with("Invalid preferences: "+strings.Join(unknown, ", "), "")
 }
 
-// write answers POST, PATCH and DELETE of a relation.
+// write answers POST, PUT, PATCH and DELETE of a relation.
 func (x *exchange) write() (*answer, error) {
 	verb, err := x.verb()
 	if err != nil {
@@ -344,7 +396,7 @@ func (x *exchange) write() (*answer, error) {
 			Verb: verb, Query: x.query, Body: body, Representation: representation,
 			Location:   verb == plan.Insert && x.prefer.Return == "headers-only",
 			Resolution: x.prefer.Resolution,
-			Defaults:   x.prefer.Missing == "default", Limits: x.limits(),
+			Defaults:   x.prefer.Missing == "default", Limits: x.limits(), Put: x.put(),
 		})
 		if err != nil {
 			return err
@@ -352,16 +404,19 @@ func (x *exchange) write() (*answer, error) {
 		if err := x.strict(); err != nil {
 			return err
 		}
-		m, err := negotiate(x.r.Header.Values("Accept"))
+		m, err := x.negotiate(s)
 		if err != nil {
 			return err
 		}
-		form := sqlgen.Form{Body: representation, Single: m.single, Strip: m.strip, Count: x.prefer.Count != ""}
-		row, err := x.run(sqlgen.Write(write, form, x.options.Tenant), false, x.decide(m, verb))
+		row, err := x.run(exec.Job{Statement: sqlgen.Write(write, x.form(m, representation), x.options.Tenant), Decide: x.decide(m, verb)}, m)
 		if err != nil {
 			return err
 		}
-		if a, err = x.writeAnswer(row, m, write); err == nil && write.Read != nil {
+		if m.plan != nil {
+			a = x.planAnswer(row, m)
+			return nil
+		}
+		if a, err = x.writeAnswer(*row, m, write); err == nil && write.Read != nil {
 			a.warn(write.Read)
 		}
 		return err
@@ -369,61 +424,99 @@ func (x *exchange) write() (*answer, error) {
 	return a, err
 }
 
+func (x *exchange) put() bool { return x.r.Method == http.MethodPut }
+
 func (x *exchange) verb() (plan.Verb, error) {
 	switch x.r.Method {
-	case http.MethodPost:
-		return plan.Insert, nil
 	case http.MethodPatch:
 		return plan.Update, nil
 	case http.MethodDelete:
 		return plan.Delete, nil
 	}
-	return 0, plan.Unsupported("PUT is")
+	if r := x.rootRange(); x.put() && (r.Limit != nil || r.Offset != nil) {
+		return 0, problem("PGRST114", "limit/offset querystring parameters are not allowed for PUT")
+	}
+	return plan.Insert, nil
 }
 
-// readBody reads and looks at the body of POST and PATCH.
+// readBody reads and looks at the body of POST, PUT and PATCH.
 func (x *exchange) readBody(verb plan.Verb) (*parse.Body, error) {
 	if verb == plan.Delete {
 		return nil, nil
 	}
-	raw, err := x.rawBody()
+	raw, kind, err := x.rawBody()
 	if err != nil {
 		return nil, err
 	}
-	return parse.ReadBody(raw, x.query.Columns != nil)
+	switch kind {
+	case jsonBody:
+		return parse.ReadBody(raw, x.query.Columns != nil)
+	case csvBody:
+		return parse.ReadCSV(raw)
+	case formBody:
+		_, body, err := parse.ReadForm(raw)
+		return body, err
+	}
+	return nil, x.badType()
 }
 
-// rawBody reads a JSON body, not beyond what is accepted.
-func (x *exchange) rawBody() ([]byte, error) {
+// The kinds of bodies. Those that only functions take are called like the type of the parameter that takes them.
+const (
+	jsonBody  = "json"
+	csvBody   = "csv"
+	formBody  = "form"
+	textBody  = "text"
+	xmlBody   = "xml"
+	bytesBody = "bytea"
+)
+
+func (x *exchange) badType() error {
+	return problem("PGRST102", "Content-Type not acceptable: "+x.r.Header.Get("Content-Type"))
+}
+
+// rawBody reads a body, not beyond what is accepted.
+func (x *exchange) rawBody() ([]byte, string, error) {
+	kind := jsonBody
 	if contentType := x.r.Header.Get("Content-Type"); contentType != "" {
 		media, _, _ := strings.Cut(contentType, ";")
 		switch strings.ToLower(strings.TrimSpace(media)) {
 		case "application/json", "application/vnd.pgrst.object+json", "application/vnd.pgrst.array+json":
-		case "text/csv", "application/x-www-form-urlencoded":
-			return nil, plan.Unsupported("A body of type " + media + " is")
+		case "text/csv":
+			kind = csvBody
+		case "application/x-www-form-urlencoded":
+			kind = formBody
+		case "text/plain":
+			kind = textBody
+		case "text/xml":
+			kind = xmlBody
+		case "application/octet-stream":
+			kind = bytesBody
 		default:
-			return nil, problem("PGRST102", "Content-Type not acceptable: "+contentType)
+			return nil, "", x.badType()
 		}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(nil, x.r.Body, x.options.MaxBody))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, tooLarge()
+		return nil, "", tooLarge()
 	case err != nil:
-		return nil, problem("PGRST102", "Empty or invalid json").with("the body ended early", "")
+		return nil, "", problem("PGRST102", "Empty or invalid json").with("the body ended early", "")
 	}
-	return raw, nil
+	return raw, kind, nil
 }
 
 // decide is what COMMIT waits for; nil when it waits for nothing.
 func (x *exchange) decide(m media, verb plan.Verb) func(exec.Row) error {
 	limited := x.prefer.Handling == "strict" && x.prefer.Max != nil && verb != plan.Insert
-	if !m.single && !limited {
+	if !m.single && !limited && !x.put() {
 		return nil
 	}
 	return func(row exec.Row) error {
 		n := number(row[sqlgen.Rows])
+		if x.put() && n != 1 {
+			return problem("PGRST115", plan.PutMismatch)
+		}
 		if limited && n > *x.prefer.Max {
 			return problem("PGRST124", "Query result exceeds max-affected preference constraint").with(fmt.Sprintf("The query affects %d rows", n), "")
 		}
@@ -441,25 +534,27 @@ func oneRow(n int64) error {
 	return problem("PGRST116", "Cannot coerce the result to a single JSON object").with(fmt.Sprintf("The result contains %d rows", n), "")
 }
 
-// run runs the statement with the settings that code in the database may look at.
-func (x *exchange) run(s sqlgen.Statement, readOnly bool, decide func(exec.Row) error) (exec.Row, error) {
-	return x.h.runner.Run(x.r.Context(), exec.Job{
-		ReadOnly: readOnly,
-		Settings: exec.Settings{
-			SearchPath: searchPath(x.schema, x.options.ExtraSearchPath),
-			Claims:     string(x.options.Claims),
-			Method:     x.r.Method,
-			Path:       x.path,
-			Headers:    string(encode(requestHeaders(x.r))),
-			Cookies:    string(encode(requestCookies(x.r))),
-			Timezone:   x.prefer.Timezone,
-		},
-		PreRequest: preRequest(x.options.PreRequest),
-		Statement:  s,
-		Scope:      x.options.Role + "\x00" + x.options.Fingerprint,
-		Rollback:   x.rollback(),
-		Decide:     decide,
-	})
+// run runs a job with the settings that code in the database may look at; or asks for its plan, if the media type
+// is one.
+func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
+	if m.plan != nil {
+		job.Statement = sqlgen.Plan(job.Statement, m.plan.json, m.plan.options)
+		job.Lines, job.Decide, job.Expected = true, nil, nil
+	}
+	job.Settings = exec.Settings{
+		SearchPath: searchPath(x.schema, x.options.ExtraSearchPath),
+		Claims:     string(x.options.Claims),
+		Method:     x.r.Method,
+		Path:       x.path,
+		Headers:    string(encode(requestHeaders(x.r))),
+		Cookies:    string(encode(requestCookies(x.r))),
+		Timezone:   x.prefer.Timezone,
+	}
+	job.PreRequest = preRequest(x.options.PreRequest)
+	job.Scope = x.options.Role + "\x00" + x.options.Fingerprint
+	job.Rollback = x.rollback()
+	row, err := x.h.runner.Run(x.r.Context(), job)
+	return &row, err
 }
 
 // rollback says whether the transaction ends without leaving anything.

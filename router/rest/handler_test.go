@@ -509,3 +509,65 @@ func TestHandler_tenants(t *testing.T) {
 		})
 	}
 }
+
+func TestHandler_plan(t *testing.T) {
+	t.Parallel()
+	for name, door := range doors(t, database(t).DSN(), scope{role: "authenticated", tenant: acme}) {
+		t.Run(name, func(t *testing.T) {
+			h := rest.New(door, rest.Config{Options: rest.Options{Role: "authenticated", Plan: true}})
+			for _, c := range []struct {
+				name, request, accept, contentType, has string
+			}{
+				{"text", "GET /things?id=eq.1", "application/vnd.pgrst.plan", `application/vnd.pgrst.plan+text; for="application/json"; charset=utf-8`, "Aggregate"},
+				{"as the client writes it", "GET /things", `application/vnd.pgrst.plan+json; for="application/json"; options=buffers|analyze|nonsense;`,
+					`application/vnd.pgrst.plan+json; for="application/json"; options=analyze|buffers; charset=utf-8`, `"Actual Rows"`},
+				{"of an object", "GET /things?id=eq.1", `application/vnd.pgrst.plan+text; for="application/vnd.pgrst.object+json;nulls=stripped"`,
+					`application/vnd.pgrst.plan+text; for="application/vnd.pgrst.object+json;nulls=stripped"; charset=utf-8`, "Aggregate"},
+				{"of a write", "DELETE /nokey", "application/vnd.pgrst.plan+text", `application/vnd.pgrst.plan+text; for="application/json"; charset=utf-8`, "Delete on nokey"},
+				{"of a call", "GET /rpc/add?a=1", "application/vnd.pgrst.plan+text", `application/vnd.pgrst.plan+text; for="application/json"; charset=utf-8`, "CTE"},
+			} {
+				res := do(t, h, c.request, []string{"Accept: " + c.accept}, "")
+				body := bodyOf(t, res)
+				if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != c.contentType || !strings.Contains(body, c.has) {
+					t.Errorf("%s: %d %q\n%s", c.name, res.StatusCode, res.Header.Get("Content-Type"), body)
+				}
+				if strings.HasPrefix(c.contentType, "application/vnd.pgrst.plan+json") != json.Valid([]byte(body)) {
+					t.Errorf("%s: the form of %s", c.name, body)
+				}
+			}
+			off := rest.New(door, rest.Config{Options: rest.Options{Role: "authenticated"}})
+			if res := do(t, off, "GET /things", []string{"Accept: application/vnd.pgrst.plan"}, ""); res.StatusCode != http.StatusNotAcceptable {
+				t.Errorf("a plan without being allowed: %d", res.StatusCode)
+			}
+		})
+	}
+}
+
+// PostGIS is known by its function; one that does what it does is enough to see the collection.
+func TestHandler_geojson(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	execSQL(t, db, `create function extensions.st_asgeojson(record) returns text language plpgsql as $$
+		begin return json_build_object('type', 'Feature', 'properties', row_to_json($1)); end $$`)
+	for name, door := range doors(t, db.DSN(), scope{role: "authenticated", tenant: acme}) {
+		t.Run(name, func(t *testing.T) {
+			h := rest.New(door, rest.Config{Options: rest.Options{Role: "authenticated"}})
+			res := do(t, h, "GET /towns?select=name&id=eq.1", []string{"Accept: application/geo+json"}, "")
+			want := `{"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"name":"Aachen"}}]}`
+			if body := bodyOf(t, res); res.StatusCode != http.StatusOK || body != want || res.Header.Get("Content-Type") != "application/geo+json; charset=utf-8" {
+				t.Errorf("%d %v %s", res.StatusCode, res.Header, body)
+			}
+		})
+	}
+}
+
+func TestHandler_no_aggregates(t *testing.T) {
+	t.Parallel()
+	h := rest.New(slow{scope{pool: pool(t, database(t).DSN(), 1, nil), role: "authenticated"}}, rest.Config{Options: rest.Options{Role: "authenticated", NoAggregates: true}})
+	for _, target := range []string{"/things?select=count()", "/people?select=name,pets(id.max())"} {
+		res := do(t, h, "GET "+target, nil, "")
+		if body := bodyOf(t, res); res.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"code":"PGRST123","message":"Use of aggregate functions is not allowed"`) {
+			t.Errorf("%s: %d %s", target, res.StatusCode, body)
+		}
+	}
+}

@@ -86,6 +86,9 @@ create function nothing_back(v int) returns void language sql as $$ insert into 
 create function put_in(v int) returns setof nokey language sql as $$ insert into nokey values (v), (v) returning * $$;
 create function sum_of(variadic n int[]) returns bigint language sql immutable as $$ select sum(i) from unnest(n) i $$;
 create function whole(json) returns text language sql immutable as $$ select $1 ->> 'k' $$;
+create function loud(text) returns text language sql immutable as $$ select upper($1) $$;
+create function size(bytea) returns int language sql immutable as $$ select length($1) $$;
+create function tag(xml) returns text language sql immutable as $$ select $1::text $$;
 create function some_record() returns record language sql immutable as $$ select 1, 'a'::text $$;
 create function outs(a int, out b int, out c text) language sql immutable as $$ select a, 'c' $$;
 create function boss_of(people) returns setof people rows 1 language sql stable as $$ select * from people where id = $1.boss $$;
@@ -94,6 +97,7 @@ create function club_mates(people) returns setof people language sql stable as $
 create function passports(pets) returns setof passports rows 1 language sql stable as $$ select * from passports where person = $1.owner $$;
 create view pet_homes as select p.id, p.name as pet, p.owner, p.owner as keeper, o.name as owner_name from pets p left join people o on o.id = p.owner;
 create view both_towns as select * from towns union all select id + 100, name from towns;
+create view numbers as select n from generate_series(1, 5000) n;
 create schema hidden;
 create table hidden.shelves (id int primary key, label text);
 create table hidden.books (id int primary key, shelf int constraint books_shelf references hidden.shelves, title text);

@@ -1,9 +1,13 @@
 package rest
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
+	"github.com/rowhouse/rowhouse/router/rest/internal/schema"
+	"github.com/rowhouse/rowhouse/router/rest/internal/sqlgen"
 )
 
 // A media is a representation that an answer can have.
@@ -11,34 +15,97 @@ type media struct {
 	contentType string
 	single      bool // the object instead of the array
 	strip       bool // without nulls
+	csv         bool
+	geo         bool
+	plan        *planMedia // how the statement would run, instead of what it answers
+}
+
+// A planMedia is how a plan is wanted.
+type planMedia struct {
+	json    bool
+	options []string
 }
 
 var jsonMedia = media{contentType: "application/json; charset=utf-8"}
 
 // negotiate takes the first accepted type that there is a representation for.
-func negotiate(accept []string) (media, error) {
-	types := parse.ReadAccept(accept)
+func (x *exchange) negotiate(s *schema.Schema) (media, error) {
+	types := parse.ReadAccept(x.r.Header.Values("Accept"))
 	if len(types) == 0 {
 		return jsonMedia, nil
 	}
 	texts := make([]string, 0, len(types))
 	for _, t := range types {
-		strip := t.Param("nulls") == "stripped"
-		switch t.Type {
-		case "application/json", "*/*":
-			return jsonMedia, nil
-		case "application/vnd.pgrst.object+json", "application/vnd.pgrst.object":
-			if strip {
-				return media{contentType: "application/vnd.pgrst.object+json;nulls=stripped; charset=utf-8", single: true, strip: true}, nil
-			}
-			return media{contentType: "application/vnd.pgrst.object+json; charset=utf-8", single: true}, nil
-		case "application/vnd.pgrst.array+json", "application/vnd.pgrst.array":
-			if strip {
-				return media{contentType: "application/vnd.pgrst.array+json;nulls=stripped; charset=utf-8", strip: true}, nil
-			}
-			return jsonMedia, nil
+		if m, ok := x.media(s, t); ok {
+			return m, nil
 		}
 		texts = append(texts, t.Text)
 	}
 	return media{}, problem("PGRST107", "None of these media types are available: "+strings.Join(texts, ", "))
+}
+
+func (x *exchange) media(s *schema.Schema, t parse.Media) (media, bool) {
+	strip := t.Param("nulls") == "stripped"
+	switch t.Type {
+	case "application/json", "*/*":
+		return jsonMedia, true
+	case "application/vnd.pgrst.object+json", "application/vnd.pgrst.object":
+		if strip {
+			return media{contentType: "application/vnd.pgrst.object+json;nulls=stripped; charset=utf-8", single: true, strip: true}, true
+		}
+		return media{contentType: "application/vnd.pgrst.object+json; charset=utf-8", single: true}, true
+	case "application/vnd.pgrst.array+json", "application/vnd.pgrst.array":
+		if strip {
+			return media{contentType: "application/vnd.pgrst.array+json;nulls=stripped; charset=utf-8", strip: true}, true
+		}
+		return jsonMedia, true
+	case "text/csv":
+		return media{contentType: "text/csv; charset=utf-8", csv: true}, true
+	case "application/geo+json":
+		return media{contentType: "application/geo+json; charset=utf-8", geo: true}, s.GeoJSON
+	case "application/vnd.pgrst.plan", "application/vnd.pgrst.plan+text", "application/vnd.pgrst.plan+json":
+		return x.planMedia(s, t)
+	}
+	return media{}, false
+}
+
+// planMedia is the plan of what another media type would take.
+func (x *exchange) planMedia(s *schema.Schema, t parse.Media) (media, bool) {
+	if !x.options.Plan {
+		return media{}, false
+	}
+	of := jsonMedia
+	if wanted := t.Param("for"); wanted != "" {
+		inner := parse.ReadAccept([]string{wanted})
+		if len(inner) != 1 || strings.HasPrefix(inner[0].Type, "application/vnd.pgrst.plan") {
+			return media{}, false
+		}
+		var ok bool
+		if of, ok = x.media(s, inner[0]); !ok {
+			return media{}, false
+		}
+	}
+	m := of
+	m.plan = &planMedia{json: t.Type == "application/vnd.pgrst.plan+json"}
+	m.contentType = "application/vnd.pgrst.plan+text"
+	if m.plan.json {
+		m.contentType = "application/vnd.pgrst.plan+json"
+	}
+	m.contentType += fmt.Sprintf("; for=%q", strings.TrimSuffix(of.contentType, "; charset=utf-8"))
+	wanted := strings.Split(t.Param("options"), "|")
+	for _, option := range sqlgen.PlanOptions {
+		if slices.Contains(wanted, option) {
+			m.plan.options = append(m.plan.options, option)
+		}
+	}
+	if len(m.plan.options) > 0 {
+		m.contentType += "; options=" + strings.Join(m.plan.options, "|")
+	}
+	m.contentType += "; charset=utf-8"
+	return m, true
+}
+
+// form is what the statement has to make of its rows for the media type.
+func (x *exchange) form(m media, body bool) sqlgen.Form {
+	return sqlgen.Form{Body: body, Single: m.single, Strip: m.strip, CSV: m.csv, Geo: m.geo, Count: x.prefer.Count != ""}
 }

@@ -112,7 +112,14 @@ func (x *exchange) rowsAnswer(row exec.Row, m media, page parse.Page) (*answer, 
 	return a, nil
 }
 
-// writeAnswer makes the answer of POST, PATCH and DELETE.
+// planAnswer makes the answer that tells how a statement would run.
+func (x *exchange) planAnswer(row *exec.Row, m media) *answer {
+	a := &answer{status: http.StatusOK, header: x.commonHeader(), body: row[sqlgen.Body]}
+	x.withBody(a.header, m)
+	return a
+}
+
+// writeAnswer makes the answer of POST, PUT, PATCH and DELETE.
 func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, error) {
 	rows := number(row[sqlgen.Rows])
 	a := &answer{header: x.commonHeader()}
@@ -120,12 +127,16 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 	if row[sqlgen.Total] != nil {
 		total = string(row[sqlgen.Total])
 	}
-	if w.Verb == plan.Update && rows > 0 {
+	switch {
+	case w.Put:
+	case w.Verb == plan.Update && rows > 0:
 		a.header.Set("Content-Range", fmt.Sprintf("0-%d/%s", rows-1, total))
-	} else {
+	default:
 		a.header.Set("Content-Range", "*/"+total)
 	}
 	switch {
+	case w.Put && w.Read == nil:
+		a.status = http.StatusNoContent
 	case w.Conflict != nil && w.Conflict.Merge && number(row[sqlgen.Inserted]) <= 0:
 		a.status = http.StatusOK
 	case w.Verb == plan.Insert:
@@ -149,7 +160,7 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 		a.header.Set("Location", location)
 	}
 	x.applied(a.header)
-	if w.Conflict != nil { // comes first in the list
+	if w.Conflict != nil && !w.Put { // comes first in the list
 		applied := "resolution=" + x.prefer.Resolution
 		if others := a.header.Get("Preference-Applied"); others != "" {
 			applied += ", " + others
@@ -225,13 +236,9 @@ func (x *exchange) applied(header http.Header) {
 	}
 	p, method := x.prefer, x.r.Method
 	write := isWrite(method)
-	count := p.Count
-	if count != "" {
-		count = "exact" // the others are answered by counting, too
-	}
 	add(!x.function && (method == http.MethodPost || method == http.MethodPatch), "missing", p.Missing)
 	add(!x.function && write, "return", p.Return)
-	add(true, "count", count)
+	add(true, "count", p.Count)
 	add(strings.HasSuffix(x.options.TxEnd, "-allow-override"), "tx", p.Tx)
 	add(true, "handling", p.Handling)
 	add(true, "timezone", p.Timezone)

@@ -55,6 +55,9 @@ type Options struct {
 	MaxRows int64
 	// NoAggregates refuses sum, avg, min, max and count in select.
 	NoAggregates bool
+	// Plan answers requests for the plan of their statement. Plans show policies and statistics of everybody in
+	// the database, so not in shared ones.
+	Plan bool
 	// MaxBody is the largest body accepted, in bytes. Zero means 10 MiB.
 	MaxBody int64
 	// TxEnd is commit, rollback, or either with -allow-override, which lets requests choose by Prefer: tx=.

@@ -32,8 +32,10 @@ type Job struct {
 	Settings   Settings
 	PreRequest string // statement to run before the main one; "" is none
 	Statement  sqlgen.Statement
-	Scope      string // what besides its text makes a prepared statement another one: role and schema
-	Rollback   bool   // end with ROLLBACK whatever happens
+	Expected   *sqlgen.Statement // runs after it; its answer becomes the row's Planned
+	Lines      bool              // the statement answers lines of text, which become the row's Body
+	Scope      string            // what besides its text makes a prepared statement another one: role and schema
+	Rollback   bool              // end with ROLLBACK whatever happens
 	// Decide looks at the row while COMMIT is held back; its error rolls back. Nil: COMMIT goes out with the
 	// statement.
 	Decide func(Row) error
@@ -217,13 +219,19 @@ func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (Row
 		before = append(before, sqlgen.Statement{SQL: job.PreRequest})
 	}
 	for _, s := range before {
-		if _, err := query(ctx, tx, s); err != nil {
+		if _, err := query(ctx, tx, s, false); err != nil {
 			return Row{}, failed(err, job, true, false)
 		}
 	}
-	row, err := query(ctx, tx, job.Statement)
+	row, err := query(ctx, tx, job.Statement, job.Lines)
 	if err == nil && row == nil {
 		err = errNoRow
+	}
+	if err == nil && job.Expected != nil {
+		var expected *Row
+		if expected, err = query(ctx, tx, *job.Expected, false); err == nil && expected != nil {
+			row[sqlgen.Planned] = expected[0]
+		}
 	}
 	if err == nil && job.Decide != nil {
 		if err = job.Decide(*row); err != nil {
@@ -231,7 +239,7 @@ func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (Row
 		}
 	}
 	if err == nil && job.Rollback {
-		_, err = query(ctx, tx, sqlgen.Statement{SQL: checkConstraints})
+		_, err = query(ctx, tx, sqlgen.Statement{SQL: checkConstraints}, false)
 	}
 	if err != nil {
 		return Row{}, failed(err, job, true, false)
@@ -252,8 +260,9 @@ func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (Row
 	return *row, nil
 }
 
-// query runs a statement with text parameters of no type and gives its first row, nil without one.
-func query(ctx context.Context, tx pgx.Tx, s sqlgen.Statement) (*Row, error) {
+// query runs a statement with text parameters of no type and gives its first row, nil without one; or all of its
+// lines as the Body of one row.
+func query(ctx context.Context, tx pgx.Tx, s sqlgen.Statement, lines bool) (*Row, error) {
 	args := make([]any, 0, len(s.Args)+1)
 	args = append(args, pgx.QueryExecModeExec)
 	for _, a := range s.Args {
@@ -265,12 +274,30 @@ func query(ctx context.Context, tx pgx.Tx, s sqlgen.Statement) (*Row, error) {
 	}
 	defer rows.Close()
 	var row *Row
-	if rows.Next() {
-		row = &Row{}
-		copyRow(row, rows.RawValues())
+	for rows.Next() {
+		row = take(row, rows.RawValues(), lines)
+		if !lines {
+			break
+		}
 	}
 	rows.Close()
 	return row, rows.Err()
+}
+
+// take takes a row: the first, or one more line of a text.
+func take(row *Row, values [][]byte, line bool) *Row {
+	switch {
+	case row == nil:
+		row = &Row{}
+	case line:
+		row[sqlgen.Body] = append(row[sqlgen.Body], '\n')
+	}
+	if line {
+		row[sqlgen.Body] = append(row[sqlgen.Body], values[0]...)
+	} else {
+		copyRow(row, values)
+	}
+	return row
 }
 
 // copyRow takes the values out of the connection's buffer.

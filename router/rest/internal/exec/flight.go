@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,10 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 	if job.PreRequest != "" {
 		f.send(r.name(sqlgen.Statement{SQL: job.PreRequest}, job.Scope, false), sqlgen.Statement{SQL: job.PreRequest}, closeResult)
 	}
-	f.send(r.name(job.Statement, job.Scope, false), job.Statement, f.readRow)
+	f.send(r.name(job.Statement, job.Scope, false), job.Statement, f.readRow(job.Lines))
+	if job.Expected != nil {
+		f.send(r.name(*job.Expected, job.Scope, false), *job.Expected, f.readExpected)
+	}
 	if job.Rollback {
 		f.send(name{}, sqlgen.Statement{SQL: checkConstraints}, closeResult)
 	}
@@ -204,14 +208,30 @@ func (f *flight) end(r *Runner, rollback bool) {
 	f.sync()
 }
 
-func (f *flight) readRow(result any) error {
+func (f *flight) readRow(lines bool) func(any) error {
+	return func(result any) error {
+		reader, ok := result.(*pgconn.ResultReader)
+		if !ok {
+			return fmt.Errorf("unexpected answer %T to a statement", result)
+		}
+		for reader.NextRow() {
+			f.row = take(f.row, reader.Values(), lines)
+			if !lines {
+				break
+			}
+		}
+		_, err := reader.Close()
+		return err
+	}
+}
+
+func (f *flight) readExpected(result any) error {
 	reader, ok := result.(*pgconn.ResultReader)
 	if !ok {
-		return fmt.Errorf("unexpected answer %T to a statement", result)
+		return fmt.Errorf("unexpected answer %T to explain", result)
 	}
-	if reader.NextRow() {
-		f.row = &Row{}
-		copyRow(f.row, reader.Values())
+	if reader.NextRow() && f.row != nil {
+		f.row[sqlgen.Planned] = bytes.Clone(reader.Values()[0])
 	}
 	_, err := reader.Close()
 	return err

@@ -34,12 +34,12 @@ func ReadAccept(headers []string) []Media {
 	}
 	var all []weighed
 	for _, header := range headers {
-		for item := range strings.SplitSeq(header, ",") {
+		for _, item := range splitUnquoted(header, ',') {
 			item = strings.TrimSpace(item)
 			if item == "" || len(all) == maxAccept {
 				continue
 			}
-			pieces := strings.Split(item, ";")
+			pieces := splitUnquoted(item, ';')
 			w := weighed{q: 1, Media: Media{Type: strings.ToLower(strings.TrimSpace(pieces[0])), Text: strings.TrimRight(item, "; ")}}
 			for _, piece := range pieces[1:] {
 				key, value, ok := strings.Cut(strings.TrimSpace(piece), "=")
@@ -75,4 +75,20 @@ func ReadAccept(headers []string) []Media {
 		}
 	}
 	return media
+}
+
+// splitUnquoted splits at a byte that does not stand inside quotes.
+func splitUnquoted(s string, at byte) []string {
+	var pieces []string
+	start, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == at && !quoted:
+			pieces = append(pieces, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(pieces, s[start:])
 }

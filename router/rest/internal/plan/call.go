@@ -14,7 +14,7 @@ type Call struct {
 	Function *schema.Function
 	Args     []Given
 	Body     *parse.Body // arguments by JSON; nil when they have their own values
-	Read     *Read       // over the result; of a single column v when the result is values
+	Read     *Read       // over the result; of a single column pgrst_scalar when the result is values
 }
 
 // A Given is an argument of a call.
@@ -28,7 +28,8 @@ type Given struct {
 type CallRequest struct {
 	Schema, Name string
 	Query        *parse.Query
-	Body         *parse.Body // nil for GET and HEAD
+	Body         *parse.Body // nil for GET, HEAD and forms
+	Raw          schema.SQL  // the type of a body that is no JSON: text, xml, bytea
 	Page         parse.Page
 	Limits       Limits
 }
@@ -53,7 +54,7 @@ func CallFunction(s *schema.Schema, req CallRequest) (*Call, error) {
 			err = p.attach(c.Read, true)
 		}
 	} else {
-		c.Read = &Read{Relation: &schema.Relation{Name: f.Name}, Alias: f.Name.Name, Columns: []Column{{Operand: Operand{Of: f.Name.Name, Name: "v"}}}}
+		c.Read = &Read{Relation: &schema.Relation{Name: f.Name}, Alias: f.Name.Name, Columns: []Column{{Operand: Operand{Of: f.Name.Name, Name: "pgrst_scalar"}}}}
 	}
 	if err != nil {
 		return nil, err
@@ -98,13 +99,13 @@ func choose(s *schema.Schema, req CallRequest, names []string) (*schema.Function
 	var fit []*schema.Function
 	all := s.Functions(req.Schema, req.Name)
 	for _, f := range all {
-		if !f.Unnamed && takes(f, names) {
+		if req.Raw == "" && !f.Unnamed && takes(f, names) {
 			fit = append(fit, f)
 		}
 	}
 	if len(fit) == 0 && req.Body != nil {
 		for _, f := range all {
-			if f.Unnamed {
+			if f.Unnamed && req.fills(f.Args[0].Type) {
 				fit = append(fit, f)
 			}
 		}
@@ -125,6 +126,14 @@ func choose(s *schema.Schema, req CallRequest, names []string) (*schema.Function
 	}
 	return nil, &Error{Code: "PGRST203", Message: "Could not choose the best candidate function between: " + strings.Join(list, ", "),
 		Hint: "Try renaming the parameters or the function itself in the database so function overloading can be resolved"}
+}
+
+// fills says whether the body as a whole is a value of that type.
+func (r CallRequest) fills(t schema.SQL) bool {
+	if r.Raw != "" {
+		return t == r.Raw
+	}
+	return t == "json" || t == "jsonb"
 }
 
 func takes(f *schema.Function, names []string) bool {
@@ -150,7 +159,10 @@ func noFunction(s *schema.Schema, req CallRequest, names []string) error {
 	case 1:
 		with = "with parameter " + list
 	}
-	if req.Body != nil {
+	switch {
+	case req.Raw != "":
+		message, with = qualified, "with a single unnamed "+string(req.Raw)+" parameter"
+	case req.Body != nil:
 		with += " or with a single unnamed json/jsonb parameter"
 	}
 	e := &Error{Code: "PGRST202", Message: "Could not find the function " + message + " in the schema cache",

@@ -34,6 +34,7 @@ type Write struct {
 	Read     *Read    // of the changed rows; nil: no representation
 	Location []string // key columns that the address of a single new row is made of
 	Conflict *Conflict
+	Put      bool // of the body only its first row, and only if Where is true of it
 }
 
 // A Conflict is what an insert does about rows that are there already.
@@ -52,6 +53,7 @@ type WriteRequest struct {
 	Defaults       bool
 	Limits         Limits
 	Resolution     string // of conflicts: "", merge-duplicates, ignore-duplicates
+	Put            bool   // an insert of the one row that the query names by its key
 }
 
 // WriteRelation plans POST, PATCH and DELETE of a relation.
@@ -69,6 +71,11 @@ func WriteRelation(s *schema.Schema, r *schema.Relation, req WriteRequest) (*Wri
 	if w.Columns, err = bodyColumns(r, req); err != nil {
 		return nil, err
 	}
+	if req.Put {
+		if err := w.put(req.Query); err != nil {
+			return nil, err
+		}
+	}
 	if req.Verb == Insert && req.Resolution != "" {
 		w.Conflict = conflict(r, req, len(w.Columns) > 0)
 	}
@@ -82,6 +89,35 @@ func WriteRelation(s *schema.Schema, r *schema.Relation, req WriteRequest) (*Wri
 	}
 	return w, nil
 }
+
+// BodyAlias is what statements call a row of the body.
+const BodyAlias = "_body"
+
+// put holds a query to naming exactly the key's columns by equality, and the body's row to the same values.
+func (w *Write) put(q *parse.Query) error {
+	wrong := &Error{Code: "PGRST105", Message: "Filters must include all and only primary key columns with 'eq' operators"}
+	key := w.Relation.VisibleKey()
+	if len(key) == 0 || len(q.Filters) != len(key) || len(q.Logic) > 0 {
+		return wrong
+	}
+	for _, f := range q.Filters {
+		c := f.Cond
+		if len(f.Path) > 0 || len(c.Field.Path) > 0 || c.Op != "eq" || c.Not || c.Quant != "" || !slices.Contains(key, c.Field.Name) {
+			return wrong
+		}
+		key = slices.DeleteFunc(slices.Clone(key), func(name string) bool { return name == c.Field.Name })
+		if !slices.ContainsFunc(w.Columns, func(of *schema.Column) bool { return of.Name == c.Field.Name }) {
+			return &Error{Code: "PGRST115", Message: PutMismatch}
+		}
+		w.Where = append(w.Where, Cond{Cond: c, Left: Operand{Of: BodyAlias, Name: c.Field.Name}})
+	}
+	w.Put = true
+	w.Conflict = &Conflict{Columns: w.Relation.Key, Merge: true}
+	return nil
+}
+
+// PutMismatch is the message of PGRST115.
+const PutMismatch = "Payload values do not match URL in primary key column(s)"
 
 // conflict finds what an upsert goes by: on_conflict, else the primary key; nil when there is neither. Columns that
 // are unique only within the tenant get his column added, which PostgreSQL would miss.

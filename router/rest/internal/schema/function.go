@@ -4,7 +4,7 @@ package schema
 type Function struct {
 	Name
 	Args     []Arg
-	Unnamed  bool      // its only argument has no name: it takes the whole JSON body
+	Unnamed  bool      // its only argument has no name: it takes the whole body
 	Returns  *Relation // whose rows it gives; without columns when they are no relation's; nil for values
 	Set      bool      // any number of rows or values
 	Void     bool
@@ -79,13 +79,16 @@ func (l *loader) functions() error {
 	})
 }
 
-// callable says whether arguments can be given: all by name, or one JSON document.
+// callable says whether arguments can be given: all by name, or one that is the body.
 func (f *Function) callable() bool {
 	for _, a := range f.Args {
 		if a.Name != "" {
 			continue
 		}
-		f.Unnamed = len(f.Args) == 1 && (a.Type == "json" || a.Type == "jsonb")
+		switch a.Type {
+		case "json", "jsonb", "text", "xml", "bytea":
+			f.Unnamed = len(f.Args) == 1
+		}
 		return f.Unnamed
 	}
 	return true

@@ -14,7 +14,8 @@ import (
 // The catalog is asked in few set-based queries, with an empty search_path so that names do not depend on the
 // session. OIDs join the answers here and go no further.
 const (
-	emptySearchPath = `select set_config('search_path', '', true), to_regclass('rowhouse.tables') is not null`
+	emptySearchPath = `select set_config('search_path', '', true), to_regclass('rowhouse.tables') is not null,
+       exists (select from pg_proc where proname = 'st_asgeojson' and proargtypes[0] = 'record'::regtype)`
 
 	selectRelations = `
 select c.oid::text, n.nspname, c.relname, c.relkind in ('v', 'm'),
@@ -165,7 +166,7 @@ func (l *loader) noteFlags(flags ...bool) {
 
 func (l *loader) prepare() error {
 	var ignored string
-	return each(l.ctx, l.q, emptySearchPath, nil, []any{&ignored, &l.fences}, func() {})
+	return each(l.ctx, l.q, emptySearchPath, nil, []any{&ignored, &l.fences, &l.schema.GeoJSON}, func() { l.noteFlags(l.schema.GeoJSON) })
 }
 
 func (l *loader) relations() error {

@@ -17,6 +17,8 @@ type Schema struct {
 	functions     map[Name][]*Function
 	functionNames map[string][]string // by schema, sorted
 	digest        [16]byte            // of all rows it was built from
+
+	GeoJSON bool // PostGIS is there to write rows as features
 }
 
 // A Name is a qualified name.

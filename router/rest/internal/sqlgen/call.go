@@ -18,7 +18,7 @@ func Call(c *plan.Call, form Form, tenant string) Statement {
 		w.ident(c.Function.Name.Name)
 	} else {
 		w.invoke(c)
-		w.lit(" AS v")
+		w.lit(" AS pgrst_scalar")
 		if byBody(c) {
 			w.lit(" FROM ")
 			w.arguments(c)
@@ -63,6 +63,8 @@ func (w *writer) invoke(c *plan.Call) {
 	w.lit("(")
 	if c.Function.Unnamed {
 		w.arg(c.Body.Raw)
+		w.lit("::")
+		w.catalog(c.Function.Args[0].Type)
 	}
 	for i, a := range c.Args {
 		if i > 0 {

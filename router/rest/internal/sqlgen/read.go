@@ -1,6 +1,7 @@
 package sqlgen
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,11 @@ type Form struct {
 	Single bool // the first row instead of an array
 	Strip  bool // without nulls
 	Count  bool // all rows, not only the page
-	Values bool // the column v of each row instead of the row
+	Values bool // the column pgrst_scalar of each row instead of the row
+	CSV    bool // lines instead of JSON
+	Geo    bool // a collection of PostGIS's features
+
+	CountAtMost int64 // stops counting there; zero counts on
 }
 
 // Every statement answers one row of text in these columns.
@@ -26,6 +31,7 @@ const (
 	Status          // response.status, likewise
 	Inserted        // rows that an upsert inserted; NULL for all else
 	Location        // JSON array of the key's values; NULL without
+	Planned         // the plan of another statement, which says how many rows match; NULL when not asked
 	Columns         // how many these are
 )
 
@@ -36,6 +42,35 @@ func Read(r *plan.Read, form Form, tenant string) Statement {
 	return w.statement()
 }
 
+// Expected writes the question how many rows PostgreSQL expects to match.
+func Expected(r *plan.Read, tenant string) Statement {
+	w := &writer{tenant: tenant}
+	w.lit("EXPLAIN (FORMAT JSON) SELECT FROM ")
+	w.matching(r)
+	return w.statement()
+}
+
+// PlanOptions are what EXPLAIN may be told, in the order in which they are told.
+var PlanOptions = []string{"analyze", "verbose", "settings", "buffers", "wal"}
+
+// Plan writes the question how PostgreSQL would run a statement. It answers lines of text.
+func Plan(s Statement, json bool, options []string) Statement {
+	w := &writer{}
+	w.lit("EXPLAIN (FORMAT ")
+	if json {
+		w.lit("JSON")
+	} else {
+		w.lit("TEXT")
+	}
+	for _, known := range PlanOptions {
+		if slices.Contains(options, known) {
+			w.sql.WriteString(", " + strings.ToUpper(known))
+		}
+	}
+	w.lit(") ")
+	return Statement{SQL: w.sql.String() + s.SQL, Args: s.Args}
+}
+
 // rows writes the one row that every statement answers, over the rows of a read.
 func (w *writer) rows(r *plan.Read, form Form) {
 	w.lit("SELECT ")
@@ -44,6 +79,12 @@ func (w *writer) rows(r *plan.Read, form Form) {
 		w.lit("NULL::bigint")
 	case r.Limit == nil && r.Offset == 0: // the page is all, inner embeds included
 		w.lit("count(*)")
+	case form.CountAtMost > 0:
+		w.lit("(SELECT count(*) FROM (SELECT FROM ")
+		w.matching(r)
+		w.lit(" LIMIT ")
+		w.number(form.CountAtMost)
+		w.lit(") _c)")
 	default:
 		w.lit("(SELECT count(*) FROM ")
 		w.matching(r)
@@ -71,7 +112,7 @@ func (w *writer) result(form Form) {
 			w.lit("json_strip_nulls(")
 		}
 		if form.Values {
-			w.lit("json_agg(_t.v)")
+			w.lit("json_agg(_t.pgrst_scalar)")
 		} else {
 			w.lit("json_agg(_t.*)")
 		}
@@ -82,6 +123,11 @@ func (w *writer) result(form Form) {
 	switch {
 	case !form.Body:
 		w.lit("NULL::json")
+	case form.CSV: // a header of the first row's keys, then rows as composites without parentheses
+		w.lit("coalesce((SELECT string_agg(_k, ',') FROM json_object_keys(json_agg(_t.*)->0) _k), '') || E'\\n' || " +
+			"coalesce(string_agg(substring(_t::text, 2, length(_t::text) - 2), E'\\n'), '')")
+	case form.Geo:
+		w.lit("json_build_object('type', 'FeatureCollection', 'features', coalesce(json_agg(st_asgeojson(_t.*)::json), '[]'))")
 	case form.Single:
 		w.lit("coalesce(")
 		agg()

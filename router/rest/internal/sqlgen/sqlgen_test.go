@@ -25,6 +25,7 @@ var words = func() map[string]bool {
 		json_to_record json_to_recordset jsonb jsonb_to_record jsonb_to_recordset jsonb_agg jsonb_array_elements jsonb_build_object false
 		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED MATERIALIZED LATERAL VARIADIC v _args
 		sum avg min max GROUP ROW n true o0 o1
+		pgrst_scalar EXPLAIN FORMAT JSON TEXT VERBOSE string_agg json_object_keys substring length _k _c
 		integer uuid tsvector numeric catalog_default`) {
 		m[w] = true
 	}
@@ -83,9 +84,9 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 	var list []sqlgen.Statement
 	for _, scoped := range []bool{true, false} {
 		r := relation(scoped)
-		for _, form := range []sqlgen.Form{{Body: true, Count: true}, {Single: true, Body: true, Strip: true}, {}} {
+		for _, form := range []sqlgen.Form{{Body: true, Count: true}, {Single: true, Body: true, Strip: true}, {Body: true, CSV: true, Count: true, CountAtMost: 5}, {}} {
 			if read, err := plan.ReadRelation(&schema.Schema{}, r, q, parse.Page{Offset: 3}, plan.Limits{MaxRows: 10}); err == nil {
-				list = append(list, sqlgen.Read(read, form, tenant))
+				list = append(list, sqlgen.Read(read, form, tenant), sqlgen.Expected(read, tenant), sqlgen.Plan(sqlgen.Read(read, form, tenant), form.Single, []string{"verbose", raw}))
 				list = append(list, calls(read, form, raw, body)...)
 			}
 			b, err := parse.ReadBody(body, q.Columns != nil)

@@ -139,7 +139,13 @@ func (w *writer) insert(p *plan.Write) {
 			w.bodyColumn(p, c)
 		}
 		w.lit(" FROM ")
+		if p.Put {
+			w.lit("(SELECT * FROM ")
+		}
 		w.body(p)
+		if p.Put {
+			w.lit(" LIMIT 1) _body")
+		}
 	}
 	w.conflict(p)
 }
@@ -151,8 +157,11 @@ func (w *writer) conflict(p *plan.Write) {
 	if p.Conflict == nil {
 		return
 	}
+	and := w.conjunction(" WHERE ")
+	w.conds(p.Where, and) // of PUT; other inserts have none
 	if len(p.Columns) > 0 {
-		w.lit(" WHERE set_config('rest.inserted', (coalesce(nullif(current_setting('rest.inserted', true), ''), '0')::int + 1)::text, true) <> ''")
+		and()
+		w.lit("set_config('rest.inserted', (coalesce(nullif(current_setting('rest.inserted', true), ''), '0')::int + 1)::text, true) <> ''")
 	}
 	w.lit(" ON CONFLICT (")
 	for i, column := range p.Conflict.Columns {
