@@ -26,8 +26,17 @@ type MigrationSet struct {
 
 // ActiveSet is the set that new databases are born with. None yet: ErrNotFound.
 func (c *Catalog) ActiveSet(ctx context.Context) (*MigrationSet, error) {
+	return c.migrationSet(ctx, `active`)
+}
+
+// MigrationSet finds a stored set by its chain. Unknown: ErrNotFound.
+func (c *Catalog) MigrationSet(ctx context.Context, chain string) (*MigrationSet, error) {
+	return c.migrationSet(ctx, `chain = $1`, chain)
+}
+
+func (c *Catalog) migrationSet(ctx context.Context, where string, args ...any) (*MigrationSet, error) {
 	set, err := one[MigrationSet](ctx, c.pool, "migration set", `
-		select version, chain, created_at from rowhouse.migration_sets where active`)
+		select version, chain, created_at from rowhouse.migration_sets where `+where, args...)
 	if err != nil {
 		return nil, err
 	}

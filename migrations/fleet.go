@@ -1,144 +1,133 @@
 package migrations
 
-import "slices"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
-// Member is one database of a fleet.
-type Member struct {
-	Target
-	// Server names the server that the database stands on.
-	Server string
-	// Shared databases hold many tenants.
-	Shared bool
-}
-
-// FleetConfig says how a fleet is worked through.
-type FleetConfig struct {
-	// Workers is how many databases are migrated at the same time.
-	//
-	// Zero means 8.
-	Workers int
-	// PerServer is how many of them on one server. Of shared databases it is always one.
-	//
-	// Zero means 4.
-	PerServer int
-	// MaxFailures is after how many failed databases no further one is begun.
+// Ring is the part of a fleet that is migrated together, before the next ring is opened.
+type Ring struct {
+	Name string
+	// Selectors say which databases belong to it, by any of them: "all", "kind=shared", "state=spare", "database=ID",
+	// or a label: "canary", "region=north". A database belongs to the first ring that selects it.
+	Selectors []string
+	// Soak is how long the ring rests when it is through, before the next one is opened.
+	Soak time.Duration
+	// Manual rings are followed by the next one only when an operator says so.
+	Manual bool
+	// MaxFailures is how many failed databases pause the rollout.
 	//
 	// Zero means 5.
 	MaxFailures int
+	// MaxFailurePct pauses too, when more than so many in a hundred have failed, of ten or more.
+	//
+	// Zero means no such bound.
+	MaxFailurePct int
+	// Slots is how many databases of one server are migrated at a time.
+	//
+	// Zero means as many as the server allows.
+	Slots int
 }
 
-func (c FleetConfig) withDefaults() FleetConfig {
-	if c.Workers == 0 {
-		c.Workers = 8
+// DefaultRings are what a rollout goes through when nothing else was said: what serves nobody, the canaries, the databases
+// of one tenant, and last the shared ones, where a failure reaches many.
+func DefaultRings() []Ring {
+	return []Ring{
+		{Name: "spares", Selectors: []string{"state=template", "state=spare", "test"}},
+		{Name: "canary", Selectors: []string{"canary"}, Soak: 10 * time.Minute, MaxFailures: 1},
+		{Name: "dedicated", Selectors: []string{"kind=dedicated"}, MaxFailurePct: 5},
+		{Name: "shared", Selectors: []string{"kind=shared"}, MaxFailurePct: 5, Slots: 1},
 	}
-	if c.PerServer == 0 {
-		c.PerServer = 4
-	}
-	if c.MaxFailures == 0 {
-		c.MaxFailures = 5
-	}
-	return c
 }
 
-// Fleet says which database comes next. It does nothing itself: the caller migrates what Next gives and reports it with Done.
-//
-// Dedicated databases come first, and servers take turns. Shared databases wait until every dedicated one has ended, one at a time on
-// each server: a failure there reaches many tenants. A Fleet belongs to one goroutine.
-type Fleet struct {
-	cfg     FleetConfig
-	pending []Member
-	running map[string]int // server -> databases
-	begun   map[string]int // server -> databases ever begun: servers with fewer come first
-	done    []Result
-	failed  int
-
-	dedicated int // dedicated databases that run or wait
+// Member is what a selector can ask of a database.
+type Member struct {
+	ID     string
+	Kind   string
+	State  string
+	Labels map[string]string
 }
 
-// Step is Next's answer.
+// Selects says whether a database belongs to the ring.
+func (r Ring) Selects(m Member) bool {
+	return slices.ContainsFunc(r.Selectors, func(s string) bool { return selects(s, m) })
+}
+
+func selects(selector string, m Member) bool {
+	key, want, valued := strings.Cut(selector, "=")
+	switch {
+	case selector == "all":
+		return true
+	case valued && key == "kind":
+		return m.Kind == want
+	case valued && key == "state":
+		return m.State == want
+	case valued && key == "database":
+		return m.ID == want
+	}
+	value, there := m.Labels[key]
+	return there && (!valued || value == want)
+}
+
+// RingState is what became of a ring's databases so far.
+type RingState struct {
+	Total, Done, Failed, Skipped int
+	// Forgiven failures do not count.
+	Forgiven int
+	// Closed says that nothing was left of it when it was looked at last, Since how long ago that was.
+	Closed bool
+	Since  time.Duration
+	// Passed says that an operator opened the way to the next ring.
+	Passed bool
+}
+
+func (s RingState) left() int { return s.Total - s.Done - s.Failed - s.Skipped }
+
+// Exceeded says that too many of a ring's databases have failed.
+func (r Ring) Exceeded(s RingState) bool {
+	limit := r.MaxFailures
+	if limit == 0 {
+		limit = 5
+	}
+	failed := s.Failed - s.Forgiven
+	if failed >= limit {
+		return true
+	}
+	finished := s.Done + s.Failed
+	return r.MaxFailurePct > 0 && finished >= 10 && failed*100 > r.MaxFailurePct*finished
+}
+
+// Step is what comes next in a rollout.
 type Step int
 
 // What Next can say.
 const (
-	Start Step = iota // migrate this database, then call Done
-	Wait              // ask again after the next Done
-	End               // nothing is left, or too much has failed
+	Migrate     Step = iota // begin databases of the open ring
+	Stop                    // too many have failed: begin none
+	Close                   // nothing is left of the open ring: record it, then ask again
+	Rest                    // the ring soaks
+	Ask                     // an operator opens the next ring
+	OpenNext                // open the next ring
+	LookForLate             // the last ring is through: select again, for databases made meanwhile
 )
 
-// NewFleet plans a fleet. The order of members with the same claim is kept.
-func NewFleet(members []Member, cfg FleetConfig) *Fleet {
-	f := &Fleet{cfg: cfg.withDefaults(), pending: slices.Clone(members), running: map[string]int{}, begun: map[string]int{}}
-	for _, m := range members {
-		if !m.Shared {
-			f.dedicated++
-		}
+// Next says what comes next when a ring is open, and for Rest how long it takes. Last is whether no ring follows, bounded
+// whether an operator allowed no further one.
+func (r Ring) Next(s RingState, last, bounded bool) (Step, time.Duration) {
+	switch {
+	case r.Exceeded(s):
+		return Stop, 0
+	case s.left() > 0:
+		return Migrate, 0
+	case !s.Closed:
+		return Close, 0
+	case last:
+		return LookForLate, 0
+	case s.Total > 0 && s.Since < r.Soak && !s.Passed:
+		return Rest, r.Soak - s.Since
+	case (bounded || r.Manual && s.Total > 0) && !s.Passed:
+		return Ask, 0
 	}
-	return f
-}
-
-// Next gives the database to migrate next, or says that none can be begun now.
-func (f *Fleet) Next() (Member, Step) {
-	if len(f.pending) == 0 || f.Stopped() {
-		return Member{}, f.idle()
-	}
-	if f.active() >= f.cfg.Workers {
-		return Member{}, Wait
-	}
-	best := -1
-	for i, m := range f.pending {
-		if f.mayStart(m) && (best < 0 || f.begun[m.Server] < f.begun[f.pending[best].Server]) {
-			best = i
-		}
-	}
-	if best < 0 {
-		return Member{}, f.idle()
-	}
-	m := f.pending[best]
-	f.pending = slices.Delete(f.pending, best, best+1)
-	f.running[m.Server]++
-	f.begun[m.Server]++
-	return m, Start
-}
-
-// Done reports how a member ended; its Result's Err decides whether it has failed.
-func (f *Fleet) Done(m Member, r Result) {
-	f.running[m.Server]--
-	if !m.Shared {
-		f.dedicated--
-	}
-	f.done = append(f.done, r)
-	if r.Err != nil {
-		f.failed++
-	}
-}
-
-// Stopped says that too many databases have failed. Those that run may end.
-func (f *Fleet) Stopped() bool { return f.failed >= f.cfg.MaxFailures }
-
-// Pending lists the members that were never begun.
-func (f *Fleet) Pending() []Member { return slices.Clone(f.pending) }
-
-// Results are those reported so far, in the order of their ends.
-func (f *Fleet) Results() []Result { return slices.Clone(f.done) }
-
-func (f *Fleet) mayStart(m Member) bool {
-	if !m.Shared {
-		return f.running[m.Server] < f.cfg.PerServer
-	}
-	return f.running[m.Server] == 0 && f.dedicated == 0
-}
-
-func (f *Fleet) active() int {
-	n := 0
-	for _, k := range f.running {
-		n += k
-	}
-	return n
-}
-
-func (f *Fleet) idle() Step {
-	if f.active() > 0 {
-		return Wait
-	}
-	return End
+	return OpenNext, 0
 }

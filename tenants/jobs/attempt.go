@@ -181,7 +181,11 @@ func (r *Runner) fail(ctx context.Context, op *catalog.Operation, why string) er
 
 // carryOut does the steps of an operation that are not recorded yet.
 func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
-	if op.Kind != tenants.KindProvision {
+	switch op.Kind {
+	case tenants.KindProvision:
+	case KindRollout:
+		return permanently("a rollout is taken up by rowhouse migrate retry, or begun anew by rowhouse migrate up")
+	default:
 		return unknown("kind " + op.Kind)
 	}
 	p, err := r.newProvision(ctx, op)

@@ -142,14 +142,24 @@ func TestRunner_MigrateFleet_oneFails(t *testing.T) {
 func TestRunner_MigrateFleet_cancelled(t *testing.T) {
 	t.Parallel()
 	h := mixed(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	summary, err := h.runner.MigrateFleet(ctx, files(t, later), jobs.FleetConfig{Workers: 1}, func(migrations.Result) { cancel() })
-	if !errors.Is(err, context.Canceled) || summary.Done != 1 || summary.Held != 2 || summary.Failed != 0 {
-		t.Errorf("after a cancel: %+v, %v; want one done, two held", summary, err)
+	for i := range 6 { // enough for the cancel to come before the last
+		h.made(t, tenants.TenantSpec{Name: fmt.Sprintf("tenant-%d", i), Placement: catalog.Dedicated})
 	}
-	summary, err = h.runner.MigrateFleet(t.Context(), files(t, later), jobs.FleetConfig{}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	slow := fstest.MapFS{"000001_projects.up.sql": sample["000001_projects.up.sql"],
+		"000002_status.up.sql": {Data: []byte(`alter table projects add column status text; select pg_sleep(0.2);`)}}
+	first, err := h.runner.MigrateFleet(ctx, files(t, slow), jobs.FleetConfig{Workers: 1}, func(migrations.Result) { cancel() })
+	if !errors.Is(err, context.Canceled) || first.Done == 0 || first.Held == 0 || first.Failed != 0 || first.Done+first.Held != 9 {
+		t.Errorf("after a cancel: %+v, %v; want some done and the rest held", first, err)
+	}
+	for target := range h.targets(t) {
+		if target.State == catalog.TargetRunning || target.State == catalog.TargetPending && target.Attempts != 0 {
+			t.Errorf("%s is %s after %d attempts: what is stopped costs none", target.Name, target.State, target.Attempts)
+		}
+	}
+	second, err := h.runner.MigrateFleet(t.Context(), files(t, slow), jobs.FleetConfig{}, nil)
 	must(t, err)
-	if diff := cmp.Diff(jobs.Summary{Done: 2, Noop: 1}, summary); diff != "" {
+	if diff := cmp.Diff(jobs.Summary{Done: first.Held, Noop: first.Done}, second); diff != "" {
 		t.Errorf("summary of the next call (-want +got):\n%s", diff)
 	}
 }

@@ -146,6 +146,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err := r.river.Start(ctx); err != nil {
 		return fmt.Errorf("jobs: %w", err)
 	}
+	var driving sync.WaitGroup
+	driving.Go(func() { r.driveOpen(ctx) })
+	defer driving.Wait()
 	tick := time.NewTicker(r.cfg.Sweep)
 	defer tick.Stop()
 	for {
