@@ -422,3 +422,22 @@ func TestFingerprint(t *testing.T) {
 		}
 	}
 }
+
+// Both ways of sending a file give one schema.
+func TestFingerprint_sendModes(t *testing.T) {
+	t.Parallel()
+	var prints []string
+	for _, apart := range []bool{false, true} {
+		d := newDatabase(t)
+		d.apart = apart
+		d.migrate(sample)
+		print, err := migrations.Fingerprint(t.Context(), d.asOwner())
+		if err != nil {
+			t.Fatal(err)
+		}
+		prints = append(prints, print)
+	}
+	if prints[0] != prints[1] {
+		t.Errorf("%v", prints)
+	}
+}

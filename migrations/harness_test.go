@@ -51,11 +51,23 @@ type database struct {
 	owner                  string
 	migrator, data         string
 	migratorPass, dataPass string
+	apart                  bool // statements are sent one by one
+}
+
+// inBothModes runs one body with files sent as a whole and statement by statement: nothing may tell them apart.
+func inBothModes(t *testing.T, body func(*testing.T)) {
+	t.Parallel()
+	for _, mode := range []string{"together", "apart"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			body(t)
+		})
+	}
 }
 
 func newDatabase(t testing.TB) *database {
 	t.Helper()
-	d := &database{Database: pgtest.DB(t), t: t}
+	d := &database{Database: pgtest.DB(t), t: t, apart: strings.Contains(t.Name(), "/apart/")}
 	d.owner, _ = pgtest.Role(t, "nologin")
 	d.migrator, d.migratorPass = pgtest.Role(t, "login noinherit")
 	d.data, d.dataPass = pgtest.Role(t, "login noinherit")
@@ -124,6 +136,7 @@ func (d *database) migrate(app fs.FS) migrations.Result {
 
 func (d *database) up(app fs.FS, cfg migrations.Config) (migrations.Result, error) {
 	d.t.Helper()
+	cfg.StatementPerMessage = cfg.StatementPerMessage || d.apart
 	m, err := migrations.ForTenants(app, cfg)
 	if err != nil {
 		d.t.Fatalf("read set: %v", err)

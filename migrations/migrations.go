@@ -47,6 +47,11 @@ type Config struct {
 	//
 	// Zero means 30 seconds.
 	LockWait time.Duration
+	// StatementPerMessage sends each statement of a file by itself, within the file's transaction, rather than the file as a whole. It
+	// costs a round trip each and gives the same result.
+	//
+	// False means that only where the database needs it, which is on Citus.
+	StatementPerMessage bool
 	// TrustContract leaves out the contract's check after the last file. It costs a few milliseconds of reading the system catalogs, and
 	// finds the same in every database that the same files have made: a rollout may leave it out where its canary has passed, except
 	// on databases that hold several tenants.
@@ -284,7 +289,7 @@ func (m *Migrator) driver(ctx context.Context, conn *pgx.Conn, t Target) *driver
 		ledgers[i] = s.ledger
 	}
 	return driver.New(ctx, conn, driver.Options{Key: t.Key, Ledgers: ledgers, LockWait: m.cfg.LockWait,
-		LockTimeout: m.cfg.LockTimeout, StatementTimeout: m.cfg.StatementTimeout})
+		LockTimeout: m.cfg.LockTimeout, StatementTimeout: m.cfg.StatementTimeout, Apart: m.cfg.StatementPerMessage})
 }
 
 func (m *Migrator) last(drv *driver.Driver) []driver.Row {

@@ -63,8 +63,9 @@ func (d *database) exists(table string) bool {
 	return one[bool](d.t, conn, "select to_regclass($1) is not null", table)
 }
 
-func TestMigrator_Up(t *testing.T) {
-	t.Parallel()
+func TestMigrator_Up(t *testing.T) { inBothModes(t, migratorUp) }
+
+func migratorUp(t *testing.T) {
 	t.Run("a fresh database gets the baseline and the application's files, once", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
@@ -524,8 +525,9 @@ func gated(t testing.TB, d *database) (fstest.MapFS, func()) {
 	}
 }
 
-func TestMigrator_faults(t *testing.T) {
-	t.Parallel()
+func TestMigrator_faults(t *testing.T) { inBothModes(t, migratorFaults) }
+
+func migratorFaults(t *testing.T) {
 	t.Run("a backend killed in the middle of a file leaves neither body nor row, and the file is tried again", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
@@ -577,7 +579,7 @@ func TestMigrator_faults(t *testing.T) {
 		super := d.Conn(t)
 		dials := 0
 		target := d.target()
-		m, err := migrations.ForTenants(set(table("a"), table("b")), migrations.Config{})
+		m, err := migrations.ForTenants(set(table("a"), table("b")), migrations.Config{StatementPerMessage: d.apart})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -585,7 +587,11 @@ func TestMigrator_faults(t *testing.T) {
 			if dials++; dials > 1 {
 				return d.target().Connect(ctx)
 			}
-			return d.connectLosing(ctx, "create table b", func() { await(t, super, "select to_regclass('b') is not null") })
+			marker := "create table b"
+			if d.apart {
+				marker = "commit"
+			}
+			return d.connectLosing(ctx, marker, func() { await(t, super, "select to_regclass('b') is not null") })
 		}
 		result, err := m.Up(t.Context(), target)
 		if err != nil || dials != 2 || result.To != m.Latest() {
@@ -600,7 +606,7 @@ func TestMigrator_faults(t *testing.T) {
 		super := d.Conn(t)
 		dials := 0
 		target := d.target()
-		m, err := migrations.ForTenants(files, migrations.Config{LockTimeout: time.Minute})
+		m, err := migrations.ForTenants(files, migrations.Config{LockTimeout: time.Minute, StatementPerMessage: d.apart})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -609,7 +615,7 @@ func TestMigrator_faults(t *testing.T) {
 				open()
 				return d.target().Connect(ctx)
 			}
-			return d.connectLosing(ctx, "create table b", func() { await(t, super, waitsAtGate) })
+			return d.connectLosing(ctx, "lock table gate", func() { await(t, super, waitsAtGate) })
 		}
 		if _, err := m.Up(t.Context(), target); err != nil || dials != 2 {
 			t.Errorf("%v after %d connections", err, dials)
@@ -622,7 +628,7 @@ func TestMigrator_faults(t *testing.T) {
 		files, open := gated(t, d)
 		super := d.Conn(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		m, err := migrations.ForTenants(files, migrations.Config{LockTimeout: time.Minute})
+		m, err := migrations.ForTenants(files, migrations.Config{LockTimeout: time.Minute, StatementPerMessage: d.apart})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -715,8 +721,9 @@ func (c *losing) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-func TestMigrator_noTransaction(t *testing.T) {
-	t.Parallel()
+func TestMigrator_noTransaction(t *testing.T) { inBothModes(t, migratorNoTransaction) }
+
+func migratorNoTransaction(t *testing.T) {
 	const index = "create unique index concurrently b_n on b (tenant_id, n)"
 	filled := table("b") + "alter table b add column n int not null default 1"
 	// Two rows of one tenant with one n: the index cannot be built.

@@ -12,6 +12,8 @@ import (
 	"github.com/golang-migrate/migrate/v4/database"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse/rowhouse/migrations/internal/lint"
 )
 
 // Options are what a Driver is made of besides its connection.
@@ -21,6 +23,9 @@ type Options struct {
 	LockWait         time.Duration
 	LockTimeout      time.Duration
 	StatementTimeout time.Duration
+	// Apart sends each statement as a message of its own, in a transaction of ours. On Citus, where most DDL fails in a message of several
+	// statements, it is so whatever stands here.
+	Apart bool
 }
 
 // Step is one file as the driver needs it.
@@ -114,8 +119,11 @@ func (d *Driver) Run(body io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("read migration %d: %w", d.step.Version, err)
 	}
-	if d.step.NoTransaction {
+	switch {
+	case d.step.NoTransaction:
 		return d.runAlone(string(text))
+	case d.opts.Apart:
+		return d.runApart(string(text))
 	}
 	return d.runTogether(string(text))
 }
@@ -137,13 +145,73 @@ func (d *Driver) runTogether(body string) error {
 	if err != nil {
 		return failed(err, len(tags)-2, len(head), body)
 	}
+	if err := d.whole(tags); err != nil {
+		return err
+	}
+	d.last[d.active] = d.step.row(stateApplied)
+	return nil
+}
+
+// whole refuses the tags of statements that end a transaction or begin one.
+func (d *Driver) whole(tags []string) error {
 	for _, tag := range tags {
 		if tag == "BEGIN" || tag == "COMMIT" || tag == "ROLLBACK" {
 			return &SplitError{Version: d.step.Version, Tag: tag}
 		}
 	}
+	return nil
+}
+
+// runApart does what runTogether does, each statement in a message of its own and the transaction around them ours.
+func (d *Driver) runApart(body string) (err error) {
+	statements, err := lint.Split(body)
+	if err != nil {
+		return fmt.Errorf("migration %d: %w", d.step.Version, err)
+	}
+	if _, err := d.exec("begin"); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && !d.conn.IsClosed() {
+			err = errors.Join(err, d.rollback()) // before the lock is given back: an aborted transaction could not
+		}
+	}()
+	for _, sql := range strings.Split(strings.TrimSuffix(d.settings(d.opts.LockTimeout), ";\n"), ";") {
+		if _, err := d.exec(sql); err != nil {
+			return err
+		}
+	}
+	for i, s := range statements {
+		tags, err := d.exec(body[s.Pos:s.End])
+		if err != nil {
+			err = failed(err, i, 0, body[s.Pos:s.End])
+			var f *Failure
+			if errors.As(err, &f) && f.Offset >= 0 {
+				f.Offset += s.Pos
+			}
+			return err
+		}
+		if err := d.whole(tags); err != nil {
+			return err
+		}
+	}
+	rest := append([]string{"reset all", "reset role"}, d.step.Epilogue...)
+	rest = append(rest, insertRow(d.opts.Ledgers[d.active], d.step, stateApplied), "commit")
+	for _, sql := range rest {
+		if _, err := d.exec(sql); err != nil {
+			return failed(err, len(statements), 0, "")
+		}
+	}
 	d.last[d.active] = d.step.row(stateApplied)
 	return nil
+}
+
+// rollback ends a failed transaction, also when the run's context has ended.
+func (d *Driver) rollback() error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), 5*time.Second)
+	defer cancel()
+	_, err := d.conn.PgConn().Exec(ctx, "rollback").ReadAll()
+	return err
 }
 
 // runAlone sends a statement that cannot run in a transaction. Its ledger row is written first, in state running, so that a broken run

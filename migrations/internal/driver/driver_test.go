@@ -44,8 +44,19 @@ func step(version int64) driver.Step {
 
 func TestDriver(t *testing.T) {
 	t.Parallel()
+	for name, apart := range map[string]bool{"together": false, "apart": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opts := options()
+			opts.Apart = apart
+			testDriver(t, opts)
+		})
+	}
+}
+
+func testDriver(t *testing.T, opts driver.Options) {
 	conn := connect(t, pgtest.DB(t).DSN())
-	d := driver.New(t.Context(), conn, options())
+	d := driver.New(t.Context(), conn, opts)
 	if err := d.Lock(); err != nil {
 		t.Fatal(err)
 	}
