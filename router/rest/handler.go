@@ -152,13 +152,6 @@ func (x *exchange) checkMethod() error {
 	return problem("PGRST117", "Unsupported HTTP method: "+method)
 }
 
-func (x *exchange) root() (*answer, error) {
-	if x.r.Method == http.MethodOptions {
-		return allow("OPTIONS,GET,HEAD"), nil
-	}
-	return nil, problem("PGRST126", "Root endpoint metadata is disabled")
-}
-
 func allow(methods string) *answer {
 	return &answer{status: http.StatusOK, empty: true, header: http.Header{"Allow": {methods}, "Access-Control-Allow-Origin": {"*"}}}
 }

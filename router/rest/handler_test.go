@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
@@ -418,7 +419,7 @@ func TestRegister(t *testing.T) {
 		do     string
 		status int
 	}{
-		{"GET /things?limit=1", 200}, {"HEAD /things", 200}, {"OPTIONS /things", 200}, {"GET /", 404}, {"GET ", 404}, {"PURGE /things", 405},
+		{"GET /things?limit=1", 200}, {"HEAD /things", 200}, {"OPTIONS /things", 200}, {"GET /", 200}, {"GET ", 200}, {"PURGE /things", 405},
 		{"TRACE /things", 405}, {"GET /things/", 404}, {"GET /a%2Fb", 404}, {"PATCH /things?id=eq.0", 204}, {"DELETE /things?id=eq.0", 204},
 	} {
 		body := ""
@@ -570,4 +571,96 @@ func TestHandler_no_aggregates(t *testing.T) {
 			t.Errorf("%s: %d %s", target, res.StatusCode, body)
 		}
 	}
+}
+
+func TestHandler_openapi(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	execSQL(t, db, `
+		comment on schema public is E'Town hall\n\nEverything about the town.';
+		comment on table pets is E'Animals\nwith or without owners';
+		comment on column pets.name is 'what it listens to';
+		comment on function add(int, int) is 'adds';
+		create table coded (code varchar(3) not null default 'abc', n int default 7, flags boolean[], doc jsonb, mood mood);
+		grant select on coded to anon;
+		revoke execute on function whole(json) from public`)
+	for name, door := range doors(t, db.DSN(), scope{role: "anon"}) {
+		t.Run(name, func(t *testing.T) {
+			h := rest.New(door, rest.Config{Options: rest.Options{Role: "anon"}})
+			type m = map[string]any
+			res := do(t, h, "GET /", nil, "")
+			body := bodyOf(t, res)
+			var doc struct {
+				Swagger, BasePath string
+				Info              struct{ Title, Description string }
+				Definitions       map[string]struct {
+					Description string
+					Required    []string
+					Properties  map[string]m
+				}
+				Parameters map[string]m
+				Paths      map[string]map[string]struct{ Summary, Description string }
+			}
+			if err := json.Unmarshal([]byte(body), &doc); err != nil || res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/openapi+json; charset=utf-8" {
+				t.Fatalf("%v: %d %v", err, res.StatusCode, res.Header)
+			}
+			if doc.Swagger != "2.0" || doc.BasePath != "/rest/v1" || doc.Info.Title != "Town hall" || doc.Info.Description != "Everything about the town." {
+				t.Errorf("got %s, %s, %v", doc.Swagger, doc.BasePath, doc.Info)
+			}
+			got := doc.Definitions["coded"].Properties
+			want := map[string]m{
+				"code":  {"format": "character varying", "type": "string", "maxLength": 3.0, "default": "abc"},
+				"n":     {"format": "integer", "type": "integer", "default": 7.0},
+				"flags": {"format": "boolean[]", "type": "array", "items": m{"type": "boolean"}},
+				"doc":   {"format": "jsonb"},
+				"mood":  {"format": "public.mood", "type": "string", "enum": []any{"calm", "busy"}},
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("a definition (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff([]string{"code"}, doc.Definitions["coded"].Required); diff != "" {
+				t.Error(diff)
+			}
+			if doc.Definitions["things"].Properties["id"]["description"] != "Note:\nThis is a Primary Key.<pk/>" {
+				t.Errorf("a key: %v", doc.Definitions["things"].Properties["id"])
+			}
+			for _, hidden := range []string{"pets", "secrets", "projects"} {
+				if doc.Paths["/"+hidden] != nil || strings.Contains(body, "/"+hidden+`"`) || strings.Contains(body, `"`+hidden+`"`) {
+					t.Errorf("anon reads of %s", hidden)
+				}
+			}
+			if doc.Paths["/rpc/add"]["get"].Summary != "adds" || doc.Paths["/rpc/whole"] != nil || doc.Paths["/rpc/put_in"]["post"].Summary != "" || len(doc.Paths["/rpc/put_in"]) != 1 {
+				t.Errorf("functions: %v", doc.Paths)
+			}
+			if doc.Parameters["rowFilter.coded.code"]["in"] != "query" || doc.Parameters["body.coded"]["in"] != "body" || len(doc.Paths["/coded"]) != 4 {
+				t.Errorf("parameters: %v", doc.Parameters["rowFilter.coded.code"])
+			}
+			if res := do(t, h, "GET /", []string{"Accept: text/html"}, ""); res.StatusCode != http.StatusNotAcceptable {
+				t.Errorf("as HTML: %d", res.StatusCode)
+			}
+			if res := do(t, h, "HEAD /", []string{"Accept: application/json"}, ""); res.StatusCode != http.StatusOK || bodyOf(t, res) != "" {
+				t.Errorf("HEAD: %d", res.StatusCode)
+			}
+			hidden := rest.New(door, rest.Config{Options: rest.Options{Role: "anon", NoRoot: true}})
+			if res := do(t, hidden, "GET /", nil, ""); res.StatusCode != http.StatusNotFound || !strings.Contains(bodyOf(t, res), `"code":"PGRST126","message":"Root endpoint metadata is disabled"`) {
+				t.Errorf("hidden: %d", res.StatusCode)
+			}
+		})
+	}
+	t.Run("keys, seen by somebody who may", func(t *testing.T) {
+		t.Parallel()
+		h := rest.New(slow{scope{pool: pool(t, db.DSN(), 1, nil), role: "authenticated", tenant: acme}}, rest.Config{Options: rest.Options{Role: "authenticated", Tenant: acme}})
+		body := bodyOf(t, do(t, h, "GET /", nil, ""))
+		for _, part := range []string{
+			`"owner":{"description":"Note:\nThis is a Foreign Key to ` + "`people.id`" + `.<fk table='people' column='id'/>","format":"integer","type":"integer"}`,
+			`"name":{"description":"what it listens to","format":"text","type":"string"}`,
+			`"summary":"Animals"`, `"description":"with or without owners"`,
+			`"project_id":{"description":"Note:\nThis is a Foreign Key to ` + "`projects.id`" + `.<fk table='projects' column='id'/>","format":"uuid","type":"string"}`,
+			`"price":{"format":"numeric","type":"number"}`,
+		} {
+			if !strings.Contains(body, part) {
+				t.Errorf("%s is not in it", part)
+			}
+		}
+	})
 }

@@ -58,6 +58,8 @@ type Options struct {
 	// Plan answers requests for the plan of their statement. Plans show policies and statistics of everybody in
 	// the database, so not in shared ones.
 	Plan bool
+	// NoRoot hides the description of everything at the root.
+	NoRoot bool
 	// MaxBody is the largest body accepted, in bytes. Zero means 10 MiB.
 	MaxBody int64
 	// TxEnd is commit, rollback, or either with -allow-override, which lets requests choose by Prefer: tx=.

@@ -26,6 +26,8 @@ type Entry struct {
 
 	mu      sync.Mutex // guards visible
 	visible map[string]map[Name]bool
+
+	descriptions descriptions
 }
 
 // Visible is what a role may see; read is called once per role and entry.
