@@ -336,7 +336,7 @@ func (c EdgeConfig) trusts(remote string) bool {
 // The headers of an answer that a browser's script may read: first those of PostgREST, then ours.
 const (
 	exposed     = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit"
-	exposedOurs = "Retry-After, X-Request-Id, Rowhouse-Outcome, Server-Timing, Preference-Applied"
+	exposedOurs = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id, Rowhouse-Outcome, Server-Timing, Preference-Applied"
 )
 
 // allowOrigin lets scripts of any origin read the answer, and answers a preflight, which can carry neither tenant nor

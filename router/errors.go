@@ -51,11 +51,11 @@ func refuse(ctx context.Context, err error) error {
 	var known *refusal
 	var pg *pgconn.PgError
 	switch {
-	case errors.As(err, &known), errors.Is(err, tenants.ErrUnavailable):
+	case errors.As(err, &known), errors.Is(err, ErrRateLimited), errors.Is(err, tenants.ErrUnavailable):
 		return err
 	case ctx.Err() != nil:
 		return &refusal{ctx.Err(), errors.New("waiting for a connection")}
-	case errors.Is(err, budget.ErrFull), errors.Is(err, context.DeadlineExceeded) && !errors.As(err, new(*pgconn.ConnectError)):
+	case errors.Is(err, budget.ErrFull), errors.Is(err, errTooLate), errors.Is(err, context.DeadlineExceeded) && !errors.As(err, new(*pgconn.ConnectError)):
 		return &refusal{ErrOverloaded, bare(err)}
 	case errors.As(err, &pg) && pg.Code == "53300":
 		return &refusal{ErrOverloaded, bare(err)}
@@ -253,6 +253,12 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests {
 		h.Set("Retry-After", retryAfter(err))
+	}
+	var limit interface{ RateLimit() (policy, state string) }
+	if errors.As(err, &limit) {
+		policy, state := limit.RateLimit()
+		h.Set("RateLimit-Policy", policy)
+		h.Set("RateLimit", state)
 	}
 	if a.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", challenge(err))

@@ -26,7 +26,7 @@ func (rt *Router) Borrow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := rt.borrow(ctx, s.database)
+	l, err := rt.borrow(ctx, s)
 	if err != nil {
 		return err
 	}

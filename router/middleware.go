@@ -11,13 +11,16 @@ import (
 )
 
 // Middleware finds out which tenant a request is for and puts the session into its context. A request that cannot be for
-// any is answered here.
+// any, or that is beyond its tenant's rate, is answered here.
 //
 // FromPath and FromQuery find nothing without Edge around the whole Echo, which has routed before its middleware runs.
 func (rt *Router) Middleware(rs *tenants.Resolver) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			session, err := rs.Resolve(c.Request(), rt.dir)
+			if err == nil {
+				err = rt.admit(c.Response(), session)
+			}
 			if err != nil {
 				WriteError(c.Response(), c.Request(), err)
 				return nil
@@ -32,6 +35,9 @@ func (rt *Router) Middleware(rs *tenants.Resolver) echo.MiddlewareFunc {
 func (rt *Router) Resolve(rs *tenants.Resolver, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		session, err := rs.Resolve(r, rt.dir)
+		if err == nil {
+			err = rt.admit(w, session)
+		}
 		if err != nil {
 			WriteError(w, r, err)
 			return

@@ -236,6 +236,8 @@ type loan struct {
 	conn  *pgxpool.Conn
 	raw   *pgx.Conn
 	lease lease.Lease[poolKey, *pool]
+
+	account *account
 }
 
 func (l *loan) pgx() *pgx.Conn { return l.raw }
@@ -247,6 +249,7 @@ func (l *loan) giveBack() {
 	p.released.Store(time.Now().UnixNano())
 	p.server.budget.Nudge()
 	l.lease.Release()
+	l.account.leave()
 }
 
 // discard closes a connection, in a goroutine of its own: it waits until the server has let go. The pool counts it until
@@ -261,21 +264,27 @@ func discard(conn *pgxpool.Conn) {
 }
 
 // borrow lends a connection to a database. What it answers has the outcome "not_started".
-func (rt *Router) borrow(ctx context.Context, db *catalog.Database) (*loan, error) {
+func (rt *Router) borrow(ctx context.Context, s *scope) (*loan, error) {
 	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, rt.cfg.AcquireTimeout)
+	deadline := time.Now().Add(rt.cfg.AcquireTimeout)
+	if err := s.account.enter(ctx, deadline); err != nil {
+		return nil, refuse(outer, err)
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	var err error
 	for range 3 {
 		var l *loan
 		var again bool
-		if l, again, err = rt.tryBorrow(ctx, db); err == nil {
+		if l, again, err = rt.tryBorrow(ctx, s.database); err == nil {
+			l.account = s.account
 			return l, nil
 		}
 		if !again {
 			break
 		}
 	}
+	s.account.leave()
 	return nil, refuse(outer, err)
 }
 
@@ -303,7 +312,7 @@ func (rt *Router) tryBorrow(ctx context.Context, db *catalog.Database) (l *loan,
 		le.Release()
 		return nil, again, err
 	}
-	return &loan{conn, conn.Conn(), le}, false, nil
+	return &loan{conn: conn, raw: conn.Conn(), lease: le}, false, nil
 }
 
 func isLoginRefused(err error) bool {

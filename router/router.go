@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/router/internal/lease"
+	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // Directory says who lives where. It is satisfied by *tenants.Directory, in memory, and *catalog.Catalog, straight.
@@ -63,6 +64,12 @@ type Config struct {
 	// Zero means 3 s.
 	ConnectTimeout time.Duration
 
+	// Limits are those of a tenant whose settings name none (limits.*). In a shared database no tenant has more than half
+	// of MaxConnsPerDatabase at a time, whatever its limits say. Rows are the data API's to count.
+	//
+	// Zero ConcurrentRequests mean 8, a negative number no limit. Zero of the others means none.
+	Limits tenants.Limits
+
 	// Roles are the database roles that a transaction may run as.
 	//
 	// Nil means anon, authenticated and service_role.
@@ -98,6 +105,7 @@ func (c Config) withDefaults() Config {
 	c.IdleTimeout = or(c.IdleTimeout, 60*time.Second)
 	c.AcquireTimeout = or(c.AcquireTimeout, 5*time.Second)
 	c.ConnectTimeout = or(c.ConnectTimeout, 3*time.Second)
+	c.Limits.ConcurrentRequests = max(0, or(c.Limits.ConcurrentRequests, 8))
 	if c.Roles == nil {
 		c.Roles = []string{"anon", "authenticated", "service_role"}
 	}
@@ -127,6 +135,8 @@ func (c Config) validate() error {
 		return errors.New("router: a number of pools or connections is negative")
 	case c.IdleTimeout < 0 || c.AcquireTimeout < 0 || c.ConnectTimeout < 0:
 		return errors.New("router: a timeout is negative")
+	case c.Limits.RequestsPerSecond < 0 || c.Limits.StatementTimeout < 0:
+		return errors.New("router: a limit is negative")
 	case c.NoAnon && c.AnonRole != "":
 		return errors.New("router: an anonymous role is given and refused at once")
 	case c.AnonRole != "" && !slices.Contains(c.Roles, c.AnonRole):
@@ -148,6 +158,8 @@ type Router struct {
 	frame *frame
 	pools *lease.Cache[poolKey, *pool]
 
+	accounts accounts
+
 	mu      sync.Mutex // guards servers
 	servers map[catalog.ServerID]*server
 }
@@ -159,6 +171,7 @@ func New(dir Directory, cfg Config) (*Router, error) {
 		return nil, err
 	}
 	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), servers: map[catalog.ServerID]*server{}}
+	rt.accounts.tenants = map[catalog.TenantID]*account{}
 	rt.pools = lease.New(lease.Config[poolKey, *pool]{
 		Size: cfg.MaxPools, Open: rt.openPool, Retire: (*pool).retire, Close: (*pool).close,
 	})
@@ -239,7 +252,7 @@ func (rt *Router) Begin(ctx context.Context) (pgx.Tx, error) { return rt.BeginTx
 // no policy fences them. For a read-only tenant the transaction is READ ONLY, and asking for ReadWrite is ErrReadOnly.
 //
 // It answers tenants.ErrNoTenant without a tenant in ctx (the host's session has none), what the tenant's state says,
-// ErrOverloaded or ErrUnavailable.
+// ErrRateLimited, ErrOverloaded or ErrUnavailable.
 func (rt *Router) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error) {
 	s, err := rt.scope(ctx, opts)
 	if err != nil {
@@ -258,7 +271,7 @@ func (rt *Router) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, erro
 // begin borrows a connection and sends the scope's flight. When that fails because the connection was dead, nothing ran
 // and another may do better.
 func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, again bool, err error) {
-	l, err := rt.borrow(ctx, s.database)
+	l, err := rt.borrow(ctx, s)
 	if err != nil {
 		return nil, false, err
 	}
@@ -306,7 +319,7 @@ func (rt *Router) Lend(ctx context.Context, opts pgx.TxOptions, fn func(conn *pg
 }
 
 func (rt *Router) lend(ctx context.Context, s *scope, fn func(*pgx.Conn, func(*pgconn.Pipeline) int) error) (again bool, err error) {
-	l, err := rt.borrow(ctx, s.database)
+	l, err := rt.borrow(ctx, s)
 	if err != nil {
 		return false, err
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -55,7 +57,9 @@ type scope struct {
 	tenant   catalog.TenantID
 	role     string // the name of the statement that sets it
 	readOnly bool
-	begin    string // the text of BEGIN where it is not one of the frame's
+	account  *account
+	timeout  time.Duration // of each statement; 0 is the server's own
+	begin    string        // the text of BEGIN where it is not one of the frame's
 }
 
 // switchScope is the guard that a test takes away to see foreign rows.
@@ -77,6 +81,10 @@ func (s *scope) open(p *pgconn.Pipeline) int {
 	n := 2
 	if !fp.Off(switchScope) {
 		p.SendQueryParams("set local rowhouse.tenant_id = '"+s.tenant.String()+"'", nil, nil, nil, nil)
+		n++
+	}
+	if s.timeout > 0 {
+		p.SendQueryParams("set local statement_timeout = "+strconv.FormatInt(max(1, s.timeout.Milliseconds()), 10), nil, nil, nil, nil)
 		n++
 	}
 	p.SendQueryPrepared(s.role, nil, nil, nil)
@@ -101,6 +109,9 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 		return nil, err
 	}
 	s := &scope{tenant: t.ID}
+	var limits tenants.Limits
+	s.account, limits = rt.account(t)
+	s.timeout = limits.StatementTimeout
 	if s.role, err = rt.role(session, t); err != nil {
 		return nil, err
 	}
@@ -155,12 +166,7 @@ func (rt *Router) role(session tenants.Session, t *catalog.Tenant) (string, erro
 
 // anonRole is the role of those who have none: the tenant's or everybody's setting, else the configured one.
 func (rt *Router) anonRole(t *catalog.Tenant) string {
-	value, ok := t.Settings["rest.anon_role"]
-	if d, has := rt.dir.(interface {
-		Setting(*catalog.Tenant, string) json.RawMessage
-	}); !ok && has {
-		value = d.Setting(t, "rest.anon_role")
-	}
+	value := rt.setting(t, "rest.anon_role")
 	if value == nil {
 		return rt.cfg.AnonRole
 	}

@@ -10,6 +10,7 @@ import (
 // Stat is a moment of a Router.
 type Stat struct {
 	Pools   PoolsStat
+	Tenants TenantsStat
 	Servers map[catalog.ServerID]ServerStat
 }
 
@@ -21,6 +22,24 @@ type PoolsStat struct {
 	Evictions               int64
 	// EvictionsLent are those of pools that somebody held, who was not cut off.
 	EvictionsLent int64
+}
+
+// TenantsStat counts what tenants have of this process, all together.
+type TenantsStat struct {
+	// Known are those with an account; Running and Waiting count their transactions.
+	Known, Running, Waiting int
+	// Limited were refused for their tenant's limits.
+	Limited int64
+}
+
+func (as *accounts) stat() TenantsStat {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	st := TenantsStat{Known: len(as.tenants), Waiting: as.waiting, Limited: as.refused}
+	for _, a := range as.tenants {
+		st.Running += a.running
+	}
+	return st
 }
 
 // ServerStat counts one server's connections.
@@ -41,7 +60,7 @@ func (rt *Router) Stat() Stat {
 	rt.mu.Lock()
 	servers := maps.Clone(rt.servers)
 	rt.mu.Unlock()
-	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
+	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
 	for id, s := range servers {
 		b := s.budget.Stat()
 		st.Servers[id] = ServerStat{
