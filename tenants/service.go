@@ -28,11 +28,31 @@ var _ Operator = (*Service)(nil)
 // NewService makes a service that hands durable work to queue.
 func NewService(cat *catalog.Catalog, queue Queue) *Service { return &Service{cat, queue} }
 
+// DefaultTenant is the only tenant of a house whose tenancy is switched off. Nobody can take its name.
+const DefaultTenant = "default"
+
+// EnsureDefault provisions DefaultTenant where it is not there yet. The operation is nil when it is.
+func (s *Service) EnsureDefault(ctx context.Context) (*catalog.Operation, error) {
+	_, err := s.catalog.Tenant(ctx, DefaultTenant)
+	if !errors.Is(err, catalog.ErrNotFound) {
+		return nil, err
+	}
+	op, err := s.createTenant(ctx, TenantSpec{Name: DefaultTenant})
+	if errors.Is(err, catalog.ErrExists) { // another process was first
+		return nil, nil
+	}
+	return op, err
+}
+
 // CreateTenant records the tenant, its operation, the audit event and the job in one transaction.
 func (s *Service) CreateTenant(ctx context.Context, spec TenantSpec) (*catalog.Operation, error) {
 	if err := CheckName(spec.Name); err != nil {
 		return nil, err
 	}
+	return s.createTenant(ctx, spec)
+}
+
+func (s *Service) createTenant(ctx context.Context, spec TenantSpec) (*catalog.Operation, error) {
 	args, err := s.provisionArgs(ctx, spec)
 	if err != nil {
 		return nil, err

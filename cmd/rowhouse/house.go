@@ -105,7 +105,7 @@ func (h *house) newResolver() *tenants.Resolver {
 	c := h.config
 	rs := &tenants.Resolver{Verifier: h.verifier}
 	if !c.Bool("tenancy.enabled") {
-		rs.Contributors = []tenants.Contributor{tenants.Always("default")}
+		rs.Contributors = []tenants.Contributor{tenants.Always(tenants.DefaultTenant)}
 		return rs
 	}
 	for _, signal := range c.Strings("tenancy.resolve.order") {
@@ -259,6 +259,11 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 		l       net.Listener
 	}{{public, l.public}, {admin, l.admin}} {
 		listening.Go(func() error { return serveUntil(doors, newServer(h.health.windDown(door.handler)), door.l, drainLimit) })
+	}
+	if !h.config.Bool("tenancy.enabled") {
+		if _, err := h.service.EnsureDefault(ctx); err != nil {
+			h.log.Error("the only tenant could not be made", "tenant", tenants.DefaultTenant, "error", err)
+		}
 	}
 	if ready != nil {
 		parts.Go(func() error { return unlessDone(failed, ready(failed)) })

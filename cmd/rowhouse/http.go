@@ -46,6 +46,10 @@ func (h *house) adminHandler() (http.Handler, error) {
 	}
 	e.GET("/metrics", echo.WrapHandler(h.metrics()))
 	registerPprof(e)
+	if !h.config.Bool("tenancy.enabled") { // one tenant, and no host side to manage others
+		e.HTTPErrorHandler = router.ErrorHandler
+		return e, nil
+	}
 	err := admin.Register(e, h.service, admin.Config{
 		Authenticate: func(ctx context.Context, token string) (tenants.Session, []string, error) {
 			session, t, err := h.service.Authenticate(ctx, token)

@@ -137,6 +137,44 @@ func TestServe(t *testing.T) {
 			t.Error("a secret stands in the log")
 		}
 	})
+	t.Run("one tenant and no host", func(t *testing.T) { serveAlone(t, dir, env, run) })
+}
+
+// With tenancy off every request is the one tenant's, whatever it carries, and there is no host side.
+func serveAlone(t *testing.T, dir string, env []string, run func(int, ...string) string) {
+	s := startServe(t, dir, append(env, "ROWHOUSE_TENANCY_ENABLED=false"))
+	deadline := time.Now().Add(60 * time.Second)
+	for !strings.Contains(run(0, "tenant", "list", "-o", "json"), `"name": "default",
+    "state": "active"`) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the only tenant was never made: %s", run(0, "op", "list"))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	token := strings.TrimSpace(run(0, "token", "create", "--tenant", "default", "-o", "name"))
+	for _, header := range []map[string]string{
+		as(token),
+		{"Authorization": "Bearer " + token, "X-Tenant": "acme"},
+		{"Authorization": "Bearer " + token, "X-Tenant": "a,b", "Cookie": "rowhouse_tenant=acme"},
+	} {
+		if got := s.do(t, request{path: "/rest/v1/projects", host: "acme.localhost", header: header}); got.status != 200 || got.body != "[]" {
+			t.Errorf("%v: %d %s", header, got.status, got.body)
+		}
+	}
+	if got := s.do(t, request{path: "/rest/v1/projects", header: as("bad")}); got.status != 401 {
+		t.Errorf("a bad credential: %d %s", got.status, got.body)
+	}
+	resp, err := http.Get(s.AdminURL + "/admin/v1/tenants")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 404 {
+		t.Errorf("a host side with status %d", resp.StatusCode)
+	}
+	if code := s.stop(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, s.stderr)
+	}
 }
 
 // startServe starts the service and waits for the line of its log that says where it serves.
@@ -158,8 +196,9 @@ func startServe(t testing.TB, dir string, env []string) *process {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			_, _ = p.stderr.Write(append(lines.Bytes(), '\n'))
-			var line struct{ Msg, Data string }
+			var line struct{ Msg, Data, Admin string }
 			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
+				p.AdminURL = line.Admin
 				serving <- line.Data
 			}
 		}
