@@ -65,7 +65,7 @@ func statusOf(code string) int {
 }
 
 // explain turns an error into the dialect's answer; nil when it is not the dialect's to explain.
-func explain(err error, o Options, write bool) *apiError {
+func explain(err error, o Options) *apiError {
 	var api *apiError
 	if errors.As(err, &api) {
 		return api
@@ -90,11 +90,11 @@ func explain(err error, o Options, write bool) *apiError {
 	if failure.Outcome() == exec.NotStarted && pg.Code != "42501" && pg.Code != "22023" {
 		return nil // the frame failed, for the lender's reasons; only a role that is not to be had is the request's
 	}
-	return explainState(pg, failure.Outcome(), o, write)
+	return explainState(pg, failure, o)
 }
 
 // explainState maps PostgreSQL's errors. The first switch holds what rowhouse answers differently from PostgREST.
-func explainState(pg *pgconn.PgError, outcome string, o Options, write bool) *apiError {
+func explainState(pg *pgconn.PgError, failure *exec.Failure, o Options) *apiError {
 	own := func(status int, code, message string) *apiError {
 		e := (&apiError{status: status, code: code, message: message}).with(pg.Code, "")
 		if status == http.StatusServiceUnavailable {
@@ -103,13 +103,13 @@ func explainState(pg *pgconn.PgError, outcome string, o Options, write bool) *ap
 		return e
 	}
 	switch {
-	case outcome == exec.Unknown:
+	case failure.Outcome() == exec.Unknown:
 		return own(http.StatusGatewayTimeout, "outcome_unknown", "the answer to the commit was lost")
 	case pg.Code == "57014" && strings.Contains(pg.Message, "statement timeout"):
 		return own(http.StatusGatewayTimeout, "statement_timeout", "the statement took longer than it may")
 	case pg.Code == "57P01" || pg.Code == "57P02" || pg.Code == "57P03":
 		return own(http.StatusServiceUnavailable, "database_unavailable", "the database ended the connection")
-	case pg.Code == "25006" && write:
+	case pg.Code == "25006" && !failure.ReadOnly: // a standby
 		return own(http.StatusServiceUnavailable, "database_unavailable", "the database accepts no writes at present")
 	}
 	if pg.Code == "PGRST" {
@@ -224,13 +224,12 @@ func raised(pg *pgconn.PgError) *apiError {
 
 // fail answers an error, in the dialect's words where they are the dialect's.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, o Options, err error) {
-	write := isWrite(r.Method)
-	e := explain(err, o, write)
+	e := explain(err, o)
 	if e == nil {
 		h.config.Error(w, r, err)
 		return
 	}
-	if write {
+	if isWrite(r.Method) {
 		outcome := e.outcome
 		if outcome == "" {
 			outcome = outcomeOf(err)

@@ -35,6 +35,7 @@ type exchange struct {
 	profiled bool // the request names its schema
 	query    *parse.Query
 	prefer   parse.Prefer
+	timing   timing
 }
 
 // ServeHTTP answers one request.
@@ -44,8 +45,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.config.Error(w, r, err)
 		return
 	}
-	x := &exchange{h: h, r: r, options: options.withDefaults()}
+	x := &exchange{h: h, r: r, options: options.withDefaults(), prefer: parse.ReadPrefer(r.Header.Values("Prefer"))}
+	x.timing.next(nil)
 	a, err := x.answer()
+	x.timing.next(&x.timing.response)
+	if x.options.Timing || x.prefer.Timing {
+		w.Header().Set("Server-Timing", x.timing.String())
+	}
 	if err != nil {
 		h.fail(w, r, x.options, err)
 		return
@@ -75,7 +81,6 @@ func (x *exchange) answer() (*answer, error) {
 	if x.query, err = parse.ReadQuery(x.r.URL.RawQuery, x.function && read); err != nil {
 		return nil, err
 	}
-	x.prefer = parse.ReadPrefer(x.r.Header.Values("Prefer"))
 	switch {
 	case x.function:
 		return x.call()
@@ -196,6 +201,7 @@ func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Schema, *sc
 // schema was out of date.
 func (x *exchange) withSchema(ctx context.Context, fn func(*schema.Entry) error) error {
 	key, load := schemaKey(x.options), x.h.loadSchema(x.options)
+	x.timing.next(&x.timing.parse)
 	entry, err := x.h.schemas.Get(ctx, key, load)
 	if err != nil {
 		return err
@@ -546,8 +552,36 @@ func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
 	job.PreRequest = preRequest(x.options.PreRequest)
 	job.Scope = x.options.Role + "\x00" + x.options.Fingerprint
 	job.Rollback = x.rollback()
+	if decide := job.Decide; decide != nil {
+		job.Decide = func(row exec.Row) error {
+			if err := x.fits(row, exec.RolledBack); err != nil {
+				return err
+			}
+			return decide(row)
+		}
+	}
+	x.timing.next(&x.timing.plan)
 	row, err := x.h.runner.Run(x.r.Context(), job)
+	x.timing.next(&x.timing.transaction)
+	if err == nil {
+		outcome := exec.Committed
+		if job.Rollback {
+			outcome = exec.RolledBack
+		}
+		err = x.fits(row, outcome)
+	}
 	return &row, err
+}
+
+// fits holds an answer to the largest that is sent.
+func (x *exchange) fits(row exec.Row, outcome string) error {
+	if len(row[sqlgen.Body]) <= x.options.MaxAnswer {
+		return nil
+	}
+	e := (&apiError{status: http.StatusBadRequest, code: "response_too_large", message: "the answer is larger than can be sent"}).
+		with(fmt.Sprintf("%d bytes, of which at most %d are sent", len(row[sqlgen.Body]), x.options.MaxAnswer), "Ask for fewer rows at a time with limit and offset, or for fewer columns with select.")
+	e.outcome = outcome
+	return e
 }
 
 // rollback says whether the transaction ends without leaving anything.

@@ -664,3 +664,102 @@ func TestHandler_openapi(t *testing.T) {
 		}
 	})
 }
+
+func TestHandler_limits_and_timing(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	execSQL(t, db, `create function careless(v int) returns int language sql stable as $$ select v from put_in(v) $$`)
+	for name, door := range doors(t, db.DSN(), scope{role: "authenticated", tenant: acme}) {
+		t.Run(name, func(t *testing.T) {
+			h := rest.New(door, rest.Config{Options: rest.Options{Role: "authenticated", MaxAnswer: 40}})
+			for _, c := range []struct {
+				do, body string
+				headers  []string
+				status   int
+				outcome  string
+				left     int
+			}{
+				{do: "GET /things?limit=1&select=id", status: http.StatusOK},
+				{do: "GET /things", status: http.StatusBadRequest},
+				{do: "POST /nokey?select=v,a:v,b:v,c:v,d:v,e:v,f:v,g:v", body: `{"v":1}`, headers: []string{"Prefer: return=representation"},
+					status: http.StatusBadRequest, outcome: "committed", left: 1},
+				{do: "POST /nokey?select=v,a:v,b:v,c:v,d:v,e:v,f:v,g:v", body: `{"v":2}`, headers: []string{"Prefer: return=representation", "Accept: application/vnd.pgrst.object"},
+					status: http.StatusBadRequest, outcome: "rolled_back"},
+			} {
+				execSQL(t, db, "delete from nokey")
+				res := do(t, h, c.do, append(c.headers, "Prefer: timing"), c.body)
+				body := bodyOf(t, res)
+				if res.StatusCode != c.status || res.Header.Get("Rowhouse-Outcome") != c.outcome || (c.status == http.StatusBadRequest) != strings.HasPrefix(body, `{"code":"response_too_large"`) {
+					t.Errorf("%s: %d %q %s", c.do, res.StatusCode, res.Header.Get("Rowhouse-Outcome"), body)
+				}
+				if left := count(t, db, "select count(*)::int from nokey"); left != c.left {
+					t.Errorf("%s: %d rows are left", c.do, left)
+				}
+				var parse, plan, transaction, response float64
+				if _, err := fmt.Sscanf(res.Header.Get("Server-Timing"), "parse;dur=%f, plan;dur=%f, transaction;dur=%f, response;dur=%f", &parse, &plan, &transaction, &response); err != nil || transaction <= 0 {
+					t.Errorf("%s: timing %q", c.do, res.Header.Get("Server-Timing"))
+				}
+			}
+			if res := do(t, h, "GET /things?limit=1&select=id", nil, ""); res.Header.Get("Server-Timing") != "" {
+				t.Errorf("timing nobody asked for")
+			}
+			// It says that it does not write, so its transaction is read-only: the function's fault and no failover.
+			if res := do(t, h, "POST /rpc/careless", nil, `{"v":1}`); res.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("a stable function that writes: %d", res.StatusCode)
+			}
+		})
+	}
+}
+
+// Two databases of one fingerprint, of which one was changed by hand.
+func TestHandler_drift(t *testing.T) {
+	t.Parallel()
+	plain, changed := database(t), database(t)
+	execSQL(t, changed, `create table novelty (id int); grant select on novelty to authenticated; alter table pairs rename column note to remark`)
+	beginner := &chosen{}
+	h := rest.New(beginner, rest.Config{PerRequest: func(r *http.Request) (rest.Options, error) {
+		return rest.Options{Role: "authenticated", Fingerprint: "same", Database: r.Header.Get("X-Database")}, nil
+	}})
+	for name, db := range map[string]string{"plain": plain.DSN(), "changed": changed.DSN()} {
+		beginner.add(name, slow{scope{pool: pool(t, db, 1, nil), role: "authenticated"}})
+	}
+	ask := func(database, target string) int {
+		t.Helper()
+		r := request(t, "GET "+target, []string{"X-Database: " + database}, "")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), databaseKey{}, database)))
+		return w.Code
+	}
+	for _, c := range []struct {
+		database, target string
+		status           int
+	}{
+		{"plain", "/pairs?select=note", 200},
+		{"changed", "/novelty", 200}, // not in the shared schema: it is read again, for this one
+		{"changed", "/pairs?select=remark", 200},
+		{"plain", "/novelty", 404},
+		{"plain", "/pairs?select=note", 200},
+		{"changed", "/novelty", 200},
+	} {
+		if status := ask(c.database, c.target); status != c.status {
+			t.Errorf("%s of %s: %d, want %d", c.target, c.database, status, c.status)
+		}
+	}
+}
+
+// chosen begins on the database that the context names.
+type chosen struct{ all map[string]rest.Beginner }
+
+type databaseKey struct{}
+
+func (c *chosen) add(name string, b rest.Beginner) {
+	if c.all == nil {
+		c.all = map[string]rest.Beginner{}
+	}
+	c.all[name] = b
+}
+
+func (c *chosen) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
+	name, _ := ctx.Value(databaseKey{}).(string)
+	return c.all[name].BeginTx(ctx, o)
+}

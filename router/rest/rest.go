@@ -37,6 +37,9 @@ type Options struct {
 	// Fingerprint of the database's schema. Databases of one fingerprint share one cached schema.
 	// Empty means one schema for all requests of this Handler that leave it empty.
 	Fingerprint string
+	// Database names the database. A database that was found to be unlike the others of its fingerprint keeps a
+	// schema of its own. Empty means that those of one fingerprint do not differ.
+	Database string
 	// Schemas are exposed; the first is the default. Nil means public.
 	Schemas []string
 	// ExtraSearchPath follows the request's schema in search_path, for extensions. Nil means extensions.
@@ -62,6 +65,10 @@ type Options struct {
 	NoRoot bool
 	// MaxBody is the largest body accepted, in bytes. Zero means 10 MiB.
 	MaxBody int64
+	// MaxAnswer is the largest body answered, in bytes. Zero means 64 MiB.
+	MaxAnswer int
+	// Timing tells in Server-Timing how long each step took, asked for or not.
+	Timing bool
 	// TxEnd is commit, rollback, or either with -allow-override, which lets requests choose by Prefer: tx=.
 	// Empty means commit.
 	TxEnd string
@@ -84,6 +91,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = 10 << 20
+	}
+	if o.MaxAnswer == 0 {
+		o.MaxAnswer = 64 << 20
 	}
 	if o.TxEnd == "" {
 		o.TxEnd = "commit"
@@ -149,7 +159,7 @@ func New(b Beginner, cfg Config) *Handler {
 
 // schemaKey is what the options' schema is cached under.
 func schemaKey(o Options) schema.Key {
-	return schema.Key{Fingerprint: o.Fingerprint, Schemas: schema.Join(o.Schemas), Extra: schema.Join(o.ExtraSearchPath)}
+	return schema.Key{Fingerprint: o.Fingerprint, Schemas: schema.Join(o.Schemas), Extra: schema.Join(o.ExtraSearchPath), Database: o.Database}
 }
 
 // loadSchema reads the database's schema in a transaction like any other of the request's.

@@ -78,9 +78,10 @@ const (
 
 // A Failure is a transaction that failed, with what became of it.
 type Failure struct {
-	Cause   error
-	outcome string
-	stale   bool // a prepared statement was out of date
+	Cause    error
+	ReadOnly bool // the transaction was to be
+	outcome  string
+	stale    bool // a prepared statement was out of date
 }
 
 func (f *Failure) Error() string { return f.Cause.Error() }
@@ -192,7 +193,7 @@ func (decided) Decided()        {}
 
 // failed gives err its outcome. sent: bytes went out; commit: COMMIT was among them.
 func failed(err error, job Job, sent, commit bool) *Failure {
-	f := &Failure{Cause: err, outcome: Unknown}
+	f := &Failure{Cause: err, ReadOnly: job.ReadOnly, outcome: Unknown}
 	var pg *pgconn.PgError
 	switch {
 	case !sent:

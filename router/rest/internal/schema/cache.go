@@ -14,6 +14,15 @@ type Key struct {
 	Fingerprint string
 	Schemas     string // joined by Join
 	Extra       string // the schemas that views are looked through in, likewise
+
+	// Database is which one of the fingerprint's databases asks. What one of them was found to be unlike the others
+	// is kept for it alone. Empty takes them for one.
+	Database string
+}
+
+func (k Key) shared() Key {
+	k.Database = ""
+	return k
 }
 
 // Join makes a list of names a part of a key. Names hold no zero bytes.
@@ -59,7 +68,8 @@ type Cache struct {
 
 	mu      sync.Mutex // guards the fields below
 	entries *simplelru.LRU[Key, *Entry]
-	loading map[Key]chan struct{} // closed when the load ends
+	own     *simplelru.LRU[Key, *Entry] // of databases that were looked at again
+	loading map[Key]chan struct{}       // closed when the load ends
 }
 
 // loadsAtOnce bounds introspections per process: after a rollout every tenant's first request wants one.
@@ -75,17 +85,35 @@ func NewCache(size int) *Cache {
 	if err != nil {
 		panic(err) // a size below one is the programmer's
 	}
-	return &Cache{slots: make(chan struct{}, loadsAtOnce), entries: entries, loading: map[Key]chan struct{}{}}
+	own, err := simplelru.NewLRU[Key, *Entry](size, nil)
+	if err != nil {
+		panic(err)
+	}
+	return &Cache{slots: make(chan struct{}, loadsAtOnce), entries: entries, own: own, loading: map[Key]chan struct{}{}}
 }
 
 // Get gives the schema of key, loading it if it is not there.
 func (c *Cache) Get(ctx context.Context, key Key, load func(context.Context) (*Schema, error)) (*Entry, error) {
-	return c.get(ctx, key, load, func(*Entry) bool { return true })
+	c.mu.Lock()
+	e, ok := c.own.Get(key)
+	c.mu.Unlock()
+	if ok {
+		return e, nil
+	}
+	return c.get(ctx, key.shared(), load, func(*Entry) bool { return true })
 }
 
-// Refresh loads key again unless somebody did within the last second, and says whether old is out of date.
+// Refresh loads key again unless somebody did within the last second, and says whether old is out of date. A
+// database that has drifted gets a schema of its own; the others keep theirs.
 func (c *Cache) Refresh(ctx context.Context, key Key, old *Entry, load func(context.Context) (*Schema, error)) (*Entry, bool, error) {
-	fresh, err := c.get(ctx, key, load, func(e *Entry) bool {
+	again := func(ctx context.Context) (*Schema, error) {
+		fresh, err := load(ctx)
+		if err == nil && fresh.Same(old.Schema) {
+			fresh = old.Schema // one copy is enough
+		}
+		return fresh, err
+	}
+	fresh, err := c.get(ctx, key, again, func(e *Entry) bool {
 		return e != old || time.Since(e.loaded) < refreshEvery
 	})
 	if err != nil {
@@ -94,12 +122,20 @@ func (c *Cache) Refresh(ctx context.Context, key Key, old *Entry, load func(cont
 	return fresh, !fresh.Same(old.Schema), nil
 }
 
+// place is where the schema of a key is kept.
+func (c *Cache) place(key Key) *simplelru.LRU[Key, *Entry] {
+	if key.Database != "" {
+		return c.own
+	}
+	return c.entries
+}
+
 // get waits for another's load, but takes on neither its impatience nor its failure: the key may be shared by
 // databases of which only one is down.
 func (c *Cache) get(ctx context.Context, key Key, load func(context.Context) (*Schema, error), good func(*Entry) bool) (*Entry, error) {
 	for {
 		c.mu.Lock()
-		if e, ok := c.entries.Get(key); ok && good(e) {
+		if e, ok := c.place(key).Get(key); ok && good(e) {
 			c.mu.Unlock()
 			return e, nil
 		}
@@ -125,7 +161,7 @@ func (c *Cache) load(ctx context.Context, key Key, load func(context.Context) (*
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if entry != nil {
-			c.entries.Add(key, entry)
+			c.place(key).Add(key, entry)
 		}
 		close(c.loading[key])
 		delete(c.loading, key)

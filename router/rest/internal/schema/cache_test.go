@@ -107,4 +107,37 @@ func TestCache(t *testing.T) {
 			t.Errorf("%d loads", loads.Load())
 		}
 	})
+	t.Run("a database that drifted does not speak for the others", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			c, one, two := NewCache(4), key, key
+			one.Database, two.Database = "one", "two"
+			digest := func(n byte) func(context.Context) (*Schema, error) {
+				return func(context.Context) (*Schema, error) { return &Schema{digest: [16]byte{n}}, nil }
+			}
+			shared, err := c.Get(t.Context(), one, digest(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			drifted, changed, err := c.Refresh(t.Context(), two, shared, digest(2))
+			if err != nil || !changed || drifted.Schema == shared.Schema {
+				t.Fatalf("a refresh of another schema: changed %v, %v", changed, err)
+			}
+			if again, err := c.Get(t.Context(), two, nil); err != nil || again != drifted {
+				t.Errorf("the drifted one gets %p, %v", again, err)
+			}
+			if again, err := c.Get(t.Context(), one, nil); err != nil || again != shared {
+				t.Errorf("the other one gets %p, %v", again, err)
+			}
+			same, changed, err := c.Refresh(t.Context(), one, shared, digest(1))
+			if err != nil || changed || same.Schema != shared.Schema {
+				t.Errorf("what did not change: changed %v, a copy %v, %v", changed, same.Schema != shared.Schema, err)
+			}
+			time.Sleep(2 * refreshEvery)
+			repaired, changed, err := c.Refresh(t.Context(), two, drifted, digest(1))
+			if err != nil || !changed || !repaired.Same(shared.Schema) {
+				t.Errorf("after the repair: changed %v, %v", changed, err)
+			}
+		})
+	})
 }

@@ -34,7 +34,6 @@ var words = func() map[string]bool {
 
 var (
 	quoted        = regexp.MustCompile(`"(?:[^"]|"")*"|E'(?:[^'\\]|\\.)*'|'(?:[^']|'')*'`)
-	castTo        = regexp.MustCompile(`CAST\(([^()]|\([^()]*\))* AS ([^()]*)\)`)
 	parameter     = regexp.MustCompile(`\$[0-9]+`)
 	word          = regexp.MustCompile(`[\pL_][\pL\pN_$]*`)
 	allowedSymbol = regexp.MustCompile(`^[ .,()*=<>!@&|~:0-9+-]*$`)
@@ -44,13 +43,12 @@ var (
 // nothing does.
 func foreignText(sql string) string {
 	rest := quoted.ReplaceAllString(sql, "1")
-	rest = castTo.ReplaceAllStringFunc(rest, func(s string) string {
-		typ := strings.TrimSuffix(s[strings.LastIndex(s, " AS ")+4:], ")")
+	rest, types := uncast(rest)
+	for _, typ := range types {
 		if !parse.ValidCast(typ) {
-			return "INVALID_CAST"
+			return typ
 		}
-		return "CAST(1)"
-	})
+	}
 	rest = parameter.ReplaceAllString(rest, "1")
 	for _, w := range word.FindAllString(rest, -1) {
 		if !words[w] {
@@ -61,6 +59,36 @@ func foreignText(sql string) string {
 		return rest
 	}
 	return ""
+}
+
+// uncast takes the casts out of a text without quotes: what is cast stays, the types are given apart.
+func uncast(sql string) (string, []string) {
+	var types []string
+	for {
+		start := strings.LastIndex(sql, "CAST(") // the last one holds no other
+		if start < 0 {
+			return sql, types
+		}
+		depth, as := 0, -1
+		for i := start + len("CAST"); i < len(sql); i++ {
+			switch {
+			case sql[i] == '(':
+				depth++
+			case sql[i] == ')':
+				depth--
+			case depth == 1 && as < 0 && strings.HasPrefix(sql[i:], " AS "):
+				as = i
+			}
+			if depth == 0 && as > 0 {
+				types = append(types, sql[as+len(" AS "):i])
+				sql = sql[:start] + sql[start+len("CAST"):as] + sql[i:]
+				break
+			}
+			if depth == 0 {
+				return "a cast without AS", types
+			}
+		}
+	}
 }
 
 func relation(scoped bool) *schema.Relation {
@@ -126,9 +154,7 @@ func check(t *testing.T, raw string, s sqlgen.Statement) {
 	if found := foreignText(s.SQL); found != "" {
 		t.Fatalf("%q writes %q into %s", raw, found, s.SQL)
 	}
-	bare := castTo.ReplaceAllStringFunc(quoted.ReplaceAllString(s.SQL, ""), func(cast string) string {
-		return cast[:strings.LastIndex(cast, " AS ")] // a type may be called zq$1
-	})
+	bare, _ := uncast(quoted.ReplaceAllString(s.SQL, "")) // a type may be called zq$1
 	if n := len(parameter.FindAllString(bare, -1)); n != len(s.Args) || n > 0 && !strings.Contains(bare, fmt.Sprintf("$%d", n)) {
 		t.Fatalf("%q has %d parameters and %d values: %s", raw, n, len(s.Args), s.SQL)
 	}
