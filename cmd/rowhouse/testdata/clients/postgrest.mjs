@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { PostgrestClient } from '@supabase/postgrest-js'
+import './supabase.mjs' // its tests run with these
 
 const { URL, TOKEN, ANON_TOKEN, TENANT, FOREIGN } = process.env
 const client = (tenant, token) =>
