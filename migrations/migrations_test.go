@@ -539,7 +539,7 @@ func migratorFaults(t *testing.T) {
 			done <- err
 		}()
 		await(t, super, waitsAtGate)
-		mustExec(t, super, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'rowhouse-migrate' and wait_event_type = 'Lock' and datname = current_database()")
+		mustExec(t, super, "select pg_terminate_backend(pid) from pg_locks where not granted and relation = 'gate'::regclass")
 		await(t, super, waitsAtGate) // the second try
 		if got := one[string](t, super, "select coalesce(to_regclass('b')::text, '') || (select count(*) from rowhouse.migrations)"); got != "1" {
 			t.Errorf("between the tries stands %q", got)
