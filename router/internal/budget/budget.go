@@ -49,21 +49,28 @@ type Budget struct {
 
 	mu         sync.Mutex // guards the fields below
 	share      int
+	penalties  int // permits that the server itself refused lately
 	open       int
-	waiting    []*waiter // in order of arrival
-	closing    int       // reclaimed, and not yet closed
-	reclaiming bool      // reclaimAll runs
-	asked      bool      // it is worth asking for another one
+	waiting    Turns[any] // by the tickets' keys
+	closing    int        // reclaimed, and not yet closed
+	reclaiming bool       // reclaimAll runs
+	asked      bool       // it is worth asking for another one
 	stat       Stat
-}
+	fastest    [2]time.Duration // dial of this half minute and the one before; 0 is none
+	half       time.Time        // when this half minute began
+	cautious   time.Time        // until when the server is only just back
 
-// waiter waits for a permit. Granted is closed when it has one.
-type waiter struct{ granted chan struct{} }
+	dials Slots[struct{}] // those being made; has a mutex of its own
+}
 
 // Stat is a moment of a budget.
 type Stat struct {
 	Share, Open, Waiting int
-	Dials, DialErrors    int64
+	// Dialing are being made, and WaitingToDial have a permit and wait for others to be made.
+	Dialing, WaitingToDial int
+	Dials, DialErrors      int64
+	// DialTime is how long it took to make those that were made, all together.
+	DialTime time.Duration
 	// Refused dials found no permit in time.
 	Refused   int64
 	Reclaimed int64
@@ -80,11 +87,85 @@ func New(cfg Config) *Budget {
 	if cfg.Dialer == nil {
 		cfg.Dialer = dial
 	}
-	return &Budget{cfg: cfg, share: max(cfg.Share, 1)}
+	b := &Budget{cfg: cfg, share: max(cfg.Share, 1)}
+	b.dials.SetLimit(fewDials)
+	return b
 }
 
+// A server makes about so many connections a second, however many are asked for at once. What is dialled beyond that only
+// waits; over a distant link a few more can be under way.
+const (
+	dialsPerSecond     = 150
+	fewDials, manyDial = 2, 16
+)
+
+// caution is how long a server that was away is asked for few connections at once.
+const caution = 5 * time.Second
+
+// Recovered says that the server has been away: for a moment only a few connections are made at once.
+func (b *Budget) Recovered() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cautious = time.Now().Add(caution)
+	b.dials.SetLimit(fewDials)
+}
+
+// dialed notes how long a connection took to make. The fastest of the last minute tells how far away the server is; a mean
+// would grow with the queue and feed on itself.
+func (b *Budget) dialed(took time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.stat.DialTime += took
+	if now.Sub(b.half) > 30*time.Second {
+		b.fastest[1], b.fastest[0], b.half = b.fastest[0], 0, now
+	}
+	if b.fastest[0] == 0 || took < b.fastest[0] {
+		b.fastest[0] = took
+	}
+	fastest := b.fastest[0]
+	if b.fastest[1] > 0 {
+		fastest = min(fastest, b.fastest[1])
+	}
+	n := int(dialsPerSecond * fastest.Seconds())
+	if now.Before(b.cautious) {
+		n = fewDials
+	}
+	b.dials.SetLimit(min(max(n, fewDials), manyDial))
+}
+
+// penalty is how long a budget is smaller after the server said that it has no room.
+const penalty = 10 * time.Second
+
+// Penalize says that the server itself had no room for a connection that the budget allowed.
+func (b *Budget) Penalize() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.penalties++
+	b.reclaim()
+	time.AfterFunc(penalty, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.penalties--
+		b.grant()
+	})
+}
+
+// room is how many connections may be open now.
+func (b *Budget) room() int { return max(b.share-b.penalties, 1) }
+
+// HasRoom says whether an optional dial would get its permit.
+func (b *Budget) HasRoom() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open < b.room() && b.waiting.Len() == 0
+}
+
+// userTimeout is how long a peer may leave what was sent to it unacknowledged.
+const userTimeout = 10 * time.Second
+
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	d := net.Dialer{Control: bound, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	return d.DialContext(ctx, network, address)
 }
 
@@ -110,7 +191,9 @@ func (b *Budget) Stat() Stat {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.stat
-	s.Share, s.Open, s.Waiting = b.share, b.open, len(b.waiting)
+	s.Share, s.Open, s.Waiting = b.share, b.open, b.waiting.Len()
+	d := b.dials.Stat()
+	s.Dialing, s.WaitingToDial = d.Used, d.Waiting
 	return s
 }
 
@@ -121,76 +204,65 @@ func (b *Budget) Share() int {
 	return b.share
 }
 
-// Dial opens a connection. With a ticket in ctx it needs a permit, for which it waits in order of arrival until the
-// ticket's deadline or the end of ctx: then ErrFull.
+// Dial opens a connection. With a ticket in ctx it needs a permit, for which it waits until the ticket's deadline or the end
+// of ctx: then ErrFull. The databases that wait have their turns. An optional ticket does not wait. With its permit it waits,
+// as long, for those that are being made: few at a time.
 func (b *Budget) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ticket := ticketOf(ctx)
 	if ticket == nil {
 		return b.cfg.Dialer(ctx, network, address)
 	}
-	if err := b.acquire(ctx, ticket.Deadline); err != nil {
+	if err := b.acquire(ctx, ticket); err != nil {
 		return nil, err
 	}
+	if err := b.dials.Enter(ctx, struct{}{}, ticket.Deadline); err != nil {
+		b.release(func(s *Stat) { s.Refused++ })
+		return nil, ErrFull
+	}
+	began := time.Now()
 	dctx, cancel := context.WithTimeout(ctx, b.cfg.ConnectTimeout)
 	defer cancel()
 	raw, err := b.cfg.Dialer(dctx, network, address)
 	if err != nil {
+		b.dials.Leave()
 		b.release(func(s *Stat) { s.Dials++; s.DialErrors++ })
 		return nil, err
 	}
-	c := &conn{Conn: raw, budget: b}
+	c := &conn{Conn: raw, budget: b, began: began}
 	c.timer = time.AfterFunc(b.cfg.ConnectTimeout, c.expire)
 	ticket.conn = c
 	return c, nil
 }
 
-func (b *Budget) acquire(ctx context.Context, deadline time.Time) error {
+func (b *Budget) acquire(ctx context.Context, t *Ticket) error {
 	b.mu.Lock()
-	if b.open < b.share && len(b.waiting) == 0 {
+	if b.open < b.room() && b.waiting.Len() == 0 {
 		b.open++
 		b.mu.Unlock()
 		return nil
 	}
-	w := &waiter{make(chan struct{})}
-	b.waiting = append(b.waiting, w)
+	if t.Optional {
+		b.mu.Unlock()
+		return ErrFull
+	}
+	w := b.waiting.Push(t.Key)
 	b.reclaim()
 	b.mu.Unlock()
 
 	began := time.Now()
-	if !deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline)
-		defer cancel()
-	}
-	var over bool
-	select {
-	case <-w.granted:
-	case <-ctx.Done():
-		over = true
-	}
+	err := w.Wait(ctx, t.Deadline)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stat.WaitedFor += time.Since(began)
-	if !over {
+	if err == nil {
 		return nil
 	}
 	b.stat.Refused++
-	if !b.leave(w) { // it was granted while we gave up: the next one has it
+	if !b.waiting.Remove(w) { // it was granted while we gave up: the next one has it
 		b.open--
 		b.grant()
 	}
 	return ErrFull
-}
-
-// leave takes a waiter out of the queue; false means that it was granted already.
-func (b *Budget) leave(w *waiter) bool {
-	for i, other := range b.waiting {
-		if other == w {
-			b.waiting = append(b.waiting[:i], b.waiting[i+1:]...)
-			return true
-		}
-	}
-	return false
 }
 
 func (b *Budget) release(count func(*Stat)) {
@@ -203,12 +275,10 @@ func (b *Budget) release(count func(*Stat)) {
 	b.reclaim()
 }
 
-// grant hands free permits to those who wait, in order.
+// grant hands free permits to those who wait, by turns.
 func (b *Budget) grant() {
-	for b.open < b.share && len(b.waiting) > 0 {
+	for b.open < b.room() && b.waiting.Grant() {
 		b.open++
-		close(b.waiting[0].granted)
-		b.waiting = b.waiting[1:]
 	}
 }
 
@@ -227,7 +297,7 @@ func (b *Budget) reclaim() {
 
 // wants says whether there are fewer permits than those who wait for one, or a negative number of them, even after what
 // was reclaimed has closed.
-func (b *Budget) wants() bool { return len(b.waiting)+b.open-b.share > b.closing }
+func (b *Budget) wants() bool { return b.waiting.Len()+b.open-b.room() > b.closing }
 
 func (b *Budget) reclaimAll() {
 	b.mu.Lock()

@@ -51,10 +51,12 @@ func ticket(wait time.Duration) context.Context {
 
 func mustDial(t *testing.T, b *Budget, address string) net.Conn {
 	t.Helper()
-	c, err := b.Dial(ticket(10*time.Second), "tcp", address)
+	tk := &Ticket{Deadline: time.Now().Add(10 * time.Second)}
+	c, err := b.Dial(WithTicket(context.Background(), tk), "tcp", address)
 	if err != nil {
 		t.Fatalf("Dial: %v", err)
 	}
+	tk.Connected()
 	return c
 }
 
@@ -112,7 +114,10 @@ func TestBudget_Dial(t *testing.T) {
 	t.Run("a silent server is left after the time to connect, but not once connected", func(t *testing.T) {
 		address, _ := listen(t, nil)
 		b := New(Config{Share: 2, ConnectTimeout: 30 * time.Millisecond})
-		silent := mustDial(t, b, address)
+		silent, err := b.Dial(ticket(10*time.Second), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
 		tk := &Ticket{Deadline: time.Now().Add(time.Second)}
 		made, err := b.Dial(WithTicket(context.Background(), tk), "tcp", address)
 		if err != nil {
@@ -284,5 +289,101 @@ func TestBudget_never_exceeds_its_share(t *testing.T) {
 	}
 	if s := b.Stat(); s.Open != 0 || s.Waiting != 0 || open.Load() != 0 {
 		t.Errorf("stat = %+v, %d open: permits leaked", s, open.Load())
+	}
+}
+
+func TestBudget_few_are_made_at_a_time(t *testing.T) {
+	address, dialed := listen(t, nil)
+	b := New(Config{Share: 10})
+	var tickets []*Ticket
+	var wg sync.WaitGroup
+	conns := make(chan net.Conn, 4)
+	for range 4 {
+		tk := &Ticket{Deadline: time.Now().Add(10 * time.Second)}
+		tickets = append(tickets, tk)
+		wg.Go(func() {
+			c, err := b.Dial(WithTicket(context.Background(), tk), "tcp", address)
+			if err != nil {
+				t.Error(err)
+			}
+			conns <- c
+		})
+	}
+	first, second := <-conns, <-conns
+	for b.Stat().WaitingToDial < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if st := b.Stat(); st.Dialing != fewDials || st.Open != 4 {
+		t.Errorf("%+v while two are made", st)
+	}
+	first.Close() // one that failed makes way as one that was made
+	second.Close()
+	third, fourth := <-conns, <-conns
+	wg.Wait()
+	for _, tk := range tickets {
+		tk.Connected()
+	}
+	third.Close()
+	fourth.Close()
+	for dialed.Load() < 4 { // the listener may be a moment behind
+		time.Sleep(time.Millisecond)
+	}
+	if st := b.Stat(); st.Dialing != 0 || st.Open != 0 {
+		t.Errorf("left %+v", st)
+	}
+}
+
+func TestBudget_an_optional_dial_does_without(t *testing.T) {
+	address, _ := listen(t, nil)
+	b := New(Config{Share: 1})
+	c := mustDial(t, b, address)
+	if b.HasRoom() {
+		t.Error("a full budget has no room")
+	}
+	began := time.Now()
+	_, err := b.Dial(WithTicket(context.Background(), &Ticket{Deadline: began.Add(time.Minute), Optional: true}), "tcp", address)
+	if !errors.Is(err, ErrFull) || time.Since(began) > 10*time.Second {
+		t.Errorf("got %v", err)
+	}
+	c.Close()
+	if !b.HasRoom() {
+		t.Error("an empty one has")
+	}
+}
+
+func TestBudget_a_refusal_of_the_server_makes_it_smaller_for_a_while(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Config{Share: 2, Dialer: func(context.Context, string, string) (net.Conn, error) {
+			c, _ := net.Pipe()
+			return c, nil
+		}})
+		c, err := b.Dial(ticket(time.Hour), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Penalize()
+		b.Penalize() // never below one
+		began := time.Now()
+		d, err := b.Dial(ticket(time.Hour), "", "")
+		if err != nil || time.Since(began) != penalty {
+			t.Errorf("%v after %v, want %v", err, time.Since(began), penalty)
+		}
+		c.Close()
+		d.Close()
+	})
+}
+
+func TestBudget_more_are_made_at_a_time_over_a_distant_link(t *testing.T) {
+	b := New(Config{Share: 10})
+	for took, want := range map[time.Duration]int{time.Millisecond: 2, 40 * time.Millisecond: 6, time.Second: 16} {
+		b.fastest = [2]time.Duration{}
+		b.dialed(took)
+		if n := b.dials.Stat().Limit; n != want {
+			t.Errorf("%v a dial: %d at a time, want %d", took, n, want)
+		}
+	}
+	b.Recovered()
+	if n := b.dials.Stat().Limit; n != fewDials {
+		t.Errorf("just back: %d at a time", n)
 	}
 }

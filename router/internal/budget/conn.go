@@ -18,6 +18,12 @@ type Ticket struct {
 	// Deadline is how long to wait for the permit. Dials do not see their caller's own deadline.
 	Deadline time.Time
 
+	// Key is whose turn it is: those who wait under different keys have theirs one after the other.
+	Key any
+
+	// Optional does without, when no permit is free.
+	Optional bool
+
 	conn *conn
 }
 
@@ -40,6 +46,8 @@ func ticketOf(ctx context.Context) *Ticket {
 func (t *Ticket) Connected() {
 	if t.conn != nil {
 		t.conn.timer.Stop()
+		t.conn.budget.dialed(time.Since(t.conn.began))
+		t.conn.made()
 	}
 }
 
@@ -47,10 +55,15 @@ func (t *Ticket) Connected() {
 type conn struct {
 	net.Conn
 	budget  *Budget
+	began   time.Time
+	slot    sync.Once // for those being made
 	timer   *time.Timer
 	expired atomic.Bool
 	once    sync.Once
 }
+
+// made lets the next one be made.
+func (c *conn) made() { c.slot.Do(c.budget.dials.Leave) }
 
 // expire ends a connection that was not made in time, whatever its maker waits for.
 func (c *conn) expire() {
@@ -85,6 +98,7 @@ func (c *conn) Close() error {
 	var err error
 	c.once.Do(func() {
 		c.timer.Stop()
+		c.made()
 		overdue := !c.letGo()
 		err = c.Conn.Close()
 		c.budget.release(func(s *Stat) {
