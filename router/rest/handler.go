@@ -542,11 +542,11 @@ func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
 	}
 	job.Settings = exec.Settings{
 		SearchPath: searchPath(x.schema, x.options.ExtraSearchPath),
-		Claims:     string(x.options.Claims),
+		Claims:     x.options.Claims,
 		Method:     x.r.Method,
 		Path:       x.path,
-		Headers:    string(encode(requestHeaders(x.r))),
-		Cookies:    string(encode(requestCookies(x.r))),
+		Headers:    requestHeaders(x.r),
+		Cookies:    requestCookies(x.r),
 		Timezone:   x.prefer.Timezone,
 	}
 	job.PreRequest = preRequest(x.options.PreRequest)
@@ -599,24 +599,4 @@ func preRequest(name string) string {
 		return ""
 	}
 	return "select " + pgx.Identifier(strings.SplitN(name, ".", 2)).Sanitize() + "()"
-}
-
-// requestHeaders are what request.headers holds: names in lower case, the last of a repeat, no cookies.
-func requestHeaders(r *http.Request) map[string]string {
-	headers := make(map[string]string, len(r.Header)+1)
-	for name, values := range r.Header {
-		if name != "Cookie" && len(values) > 0 {
-			headers[strings.ToLower(name)] = values[len(values)-1]
-		}
-	}
-	headers["host"] = r.Host
-	return headers
-}
-
-func requestCookies(r *http.Request) map[string]string {
-	cookies := map[string]string{}
-	for _, c := range r.Cookies() {
-		cookies[c.Name] = c.Value
-	}
-	return cookies
 }

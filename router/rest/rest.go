@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -76,12 +75,15 @@ type Options struct {
 	PreRequest string
 }
 
+// Never written to.
+var publicSchema, extensionsSchema = []string{"public"}, []string{"extensions"}
+
 func (o Options) withDefaults() Options {
 	if o.Schemas == nil {
-		o.Schemas = []string{"public"}
+		o.Schemas = publicSchema
 	}
 	if o.ExtraSearchPath == nil {
-		o.ExtraSearchPath = []string{"extensions"}
+		o.ExtraSearchPath = extensionsSchema
 	}
 	if o.Claims == nil {
 		o.Claims = encode(map[string]string{"role": o.Role})
@@ -203,9 +205,15 @@ func (h *Handler) inTx(ctx context.Context, fn func(pgx.Tx) error) error {
 // searchPath quotes the request's schema and the extra ones. pg_temp comes last, or it would come first unsaid.
 func searchPath(schema string, extra []string) string {
 	var b strings.Builder
-	for _, name := range slices.Concat([]string{schema}, extra) {
-		b.WriteString(pgx.Identifier{name}.Sanitize())
-		b.WriteString(", ")
+	b.Grow(64)
+	write := func(name string) {
+		b.WriteByte('"')
+		b.WriteString(strings.ReplaceAll(name, `"`, `""`))
+		b.WriteString(`", `)
+	}
+	write(schema)
+	for _, name := range extra {
+		write(name)
 	}
 	b.WriteString("pg_temp")
 	return b.String()

@@ -44,8 +44,9 @@ type Job struct {
 // Settings are transaction-local. All are written for every job, empty ones too: a value that a function left in
 // the session must not show.
 type Settings struct {
-	SearchPath, Claims, Method, Path, Headers, Cookies string
-	Timezone                                           string // "" leaves it alone
+	SearchPath, Method, Path string
+	Claims, Headers, Cookies []byte // JSON
+	Timezone                 string // "" leaves it alone
 }
 
 const (
@@ -58,7 +59,7 @@ const (
 )
 
 func (s Settings) statement() sqlgen.Statement {
-	args := [][]byte{[]byte(s.SearchPath), []byte(s.Claims), []byte(s.Method), []byte(s.Path), []byte(s.Headers), []byte(s.Cookies)}
+	args := [][]byte{[]byte(s.SearchPath), s.Claims, []byte(s.Method), []byte(s.Path), s.Headers, s.Cookies}
 	if s.Timezone == "" {
 		return sqlgen.Statement{SQL: setSettings, Args: args}
 	}

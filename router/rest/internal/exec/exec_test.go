@@ -111,7 +111,7 @@ func TestRunner_names(t *testing.T) {
 			run(t, r, answering("x"))
 		}
 		// Not the commit: without it the connection would be its pool's to destroy.
-		commit := r.name(sqlgen.Statement{SQL: "commit"}, "", true).text
+		commit := r.common("commit").text
 		rows, _ := conn.Query(ctx, "select name from pg_prepared_statements where name like 'rest_%' and name <> $1", pgx.QueryExecModeExec, commit)
 		gone, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		if err != nil || len(gone) != common {

@@ -46,13 +46,13 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 	}
 	f.forget()
 	settings := job.Settings.statement()
-	f.send(r.name(settings, "", true), settings, closeResult)
+	f.send(r.common(settings.SQL), settings, closeResult)
 	if job.PreRequest != "" {
-		f.send(r.name(sqlgen.Statement{SQL: job.PreRequest}, job.Scope, false), sqlgen.Statement{SQL: job.PreRequest}, closeResult)
+		f.send(r.name(job.PreRequest, job.Scope), sqlgen.Statement{SQL: job.PreRequest}, closeResult)
 	}
-	f.send(r.name(job.Statement, job.Scope, false), job.Statement, f.readRow(job.Lines))
+	f.send(r.name(job.Statement.SQL, job.Scope), job.Statement, f.readRow(job.Lines))
 	if job.Expected != nil {
-		f.send(r.name(*job.Expected, job.Scope, false), *job.Expected, f.readExpected)
+		f.send(r.name(job.Expected.SQL, job.Scope), *job.Expected, f.readExpected)
 	}
 	if job.Rollback {
 		f.send(name{}, sqlgen.Statement{SQL: checkConstraints}, closeResult)
@@ -196,7 +196,7 @@ func (f *flight) end(r *Runner, rollback bool) {
 	if rollback {
 		s.SQL = "rollback"
 	}
-	f.send(r.name(s, "", true), s, func(result any) error {
+	f.send(r.common(s.SQL), s, func(result any) error {
 		reader, ok := result.(*pgconn.ResultReader)
 		if !ok {
 			return fmt.Errorf("unexpected answer %T to %s", result, s.SQL)

@@ -7,8 +7,6 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/jackc/pgx/v5"
-
-	"github.com/rowhouse/rowhouse/router/rest/internal/sqlgen"
 )
 
 // A name is what a statement is called on a connection. It hashes text, role and schema: PostgreSQL plans a
@@ -18,16 +16,31 @@ type name struct {
 	common bool // used by every request: named at first use
 }
 
-func (r *Runner) name(s sqlgen.Statement, scope string, common bool) name {
+func (r *Runner) name(sql, scope string) name {
 	if r.unnamed {
 		return name{}
 	}
 	h := sha256.New()
 	h.Write([]byte(scope))
 	h.Write([]byte{0})
-	h.Write([]byte(s.SQL))
+	h.Write([]byte(sql))
 	var sum [sha256.Size]byte
-	return name{text: "rest_" + hex.EncodeToString(h.Sum(sum[:0])[:16]), common: common}
+	return name{text: "rest_" + hex.EncodeToString(h.Sum(sum[:0])[:16])}
+}
+
+// commonNames are those of the statements that every request sends: they depend on no role and no schema.
+var commonNames = map[string]name{
+	setSettings:        {text: "rest_settings", common: true},
+	setSettingsAndZone: {text: "rest_settings_zone", common: true},
+	"commit":           {text: "rest_commit", common: true},
+	"rollback":         {text: "rest_rollback", common: true},
+}
+
+func (r *Runner) common(sql string) name {
+	if r.unnamed {
+		return name{}
+	}
+	return commonNames[sql]
 }
 
 const (

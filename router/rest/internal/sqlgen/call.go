@@ -5,7 +5,7 @@ import "github.com/rowhouse/rowhouse/router/rest/internal/plan"
 // Call writes the statement of a function call. The function is called once, in a source of its own, however often
 // its result is looked at.
 func Call(c *plan.Call, form Form, tenant string) Statement {
-	w := &writer{tenant: tenant}
+	w := newWriter(tenant)
 	w.lit("WITH _source AS MATERIALIZED (SELECT ")
 	if c.Function.Returns != nil {
 		w.ident(c.Function.Name.Name)

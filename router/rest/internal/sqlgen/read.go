@@ -37,14 +37,14 @@ const (
 
 // Read writes the statement of a read. The tenant's predicate is added to every scoped relation; "" adds none.
 func Read(r *plan.Read, form Form, tenant string) Statement {
-	w := &writer{tenant: tenant}
+	w := newWriter(tenant)
 	w.rows(r, form)
 	return w.statement()
 }
 
 // Expected writes the question how many rows PostgreSQL expects to match.
 func Expected(r *plan.Read, tenant string) Statement {
-	w := &writer{tenant: tenant}
+	w := newWriter(tenant)
 	w.lit("EXPLAIN (FORMAT JSON) SELECT FROM ")
 	w.matching(r)
 	return w.statement()

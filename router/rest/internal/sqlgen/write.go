@@ -7,7 +7,7 @@ import (
 
 // Write writes the statement of an insert, update or delete.
 func Write(p *plan.Write, form Form, tenant string) Statement {
-	w := &writer{tenant: tenant}
+	w := newWriter(tenant)
 	w.lit("WITH _source AS (")
 	switch {
 	case p.Verb == plan.Insert:

@@ -31,6 +31,13 @@ type writer struct {
 	sourced  *plan.Read // its rows are what a write returned
 }
 
+// newWriter has room for a statement of the ordinary kind.
+func newWriter(tenant string) *writer {
+	w := &writer{tenant: tenant, args: make([][]byte, 0, 8)}
+	w.sql.Grow(512)
+	return w
+}
+
 func (w *writer) lit(text constant) { w.sql.WriteString(string(text)) }
 
 func (w *writer) catalog(text schema.SQL) { w.sql.WriteString(string(text)) }
