@@ -155,3 +155,45 @@ func each[Row any](ctx context.Context, q querier, noun, sql string, args ...any
 		}
 	}
 }
+
+// aliasTerm is how long a tenant's old name leads to it and is nobody else's.
+const aliasTerm = 30 * 24 * time.Hour
+
+// RenameTenant gives a tenant another name; the old one stays an alias for 30 days and goes to nobody else meanwhile. A
+// name in use, as name or as another's alias, is ErrExists.
+func (tx *Tx) RenameTenant(ctx context.Context, t *Tenant, name string) error {
+	noun := fmt.Sprintf("tenant %q", name)
+	var taken bool
+	err := tx.QueryRow(ctx, `
+		select exists (select from rowhouse.aliases where name = $1 and until > now() and tenant <> $2)`, name, t.ID).Scan(&taken)
+	if err != nil {
+		return refine(err, noun)
+	}
+	if taken {
+		return fmt.Errorf("%s: %w", noun, ErrExists)
+	}
+	// The new name may be an alias of before: of this tenant, or one that has run out.
+	if _, err := tx.Exec(ctx, `delete from rowhouse.aliases where name = $1`, name); err != nil {
+		return refine(err, noun)
+	}
+	if err := tx.exactlyOne(ctx, noun, `
+		update rowhouse.tenants set name = $2, epoch = epoch + 1, updated_at = now()
+		 where id = $1 and state <> 'deleted'`, t.ID, name); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		insert into rowhouse.aliases (name, tenant, until) values ($1, $2, now() + $3::interval)
+		on conflict (name) do update set tenant = excluded.tenant, until = excluded.until`, t.Name, t.ID, aliasTerm)
+	return refine(err, noun)
+}
+
+// AddDomain gives a tenant a host name of its own. One that another tenant has is ErrExists.
+func (tx *Tx) AddDomain(ctx context.Context, id TenantID, host string) error {
+	_, err := tx.Exec(ctx, `insert into rowhouse.domains (host, tenant) values ($1, $2)`, host, id)
+	return refine(err, fmt.Sprintf("domain %q", host))
+}
+
+// RemoveDomain takes a host name back. One that the tenant does not have is ErrNotFound.
+func (tx *Tx) RemoveDomain(ctx context.Context, id TenantID, host string) error {
+	return tx.exactlyOne(ctx, fmt.Sprintf("domain %q", host), `delete from rowhouse.domains where host = $1 and tenant = $2`, host, id)
+}

@@ -239,6 +239,17 @@ func (d *Directory) Setting(t *catalog.Tenant, key string) json.RawMessage {
 	return d.settings[key]
 }
 
+// Hosts says whether a host name is a tenant's own domain and that tenant is served: what a TLS proxy asks before it gets
+// a certificate for it.
+func (d *Directory) Hosts(host string) bool {
+	folded, err := CheckHost(host)
+	if err != nil {
+		return false
+	}
+	t := d.owner(folded)
+	return t != nil && admitted(t) == nil
+}
+
 // owner is the tenant that has host as its own domain, or nil.
 func (d *Directory) owner(host string) *catalog.Tenant {
 	d.mu.RLock()

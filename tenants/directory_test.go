@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,6 +131,93 @@ func TestDirectory_renamesAndNewcomers(t *testing.T) {
 	if s, err := rs.Resolve(r, d); err != nil || s.Tenant().ID != one {
 		t.Errorf("a custom domain: %v", err)
 	}
+}
+
+// nowhere is the queue of a service that is asked for no work.
+type nowhere struct{}
+
+func (nowhere) Enqueue(context.Context, pgx.Tx, *catalog.Operation) error {
+	return errors.New("no work is taken here")
+}
+
+func TestService_namesAndDomains(t *testing.T) {
+	t.Parallel()
+	cat, _ := catalogtest.New(t)
+	ctx := t.Context()
+	s, d := tenants.NewService(cat, nowhere{}), tenants.NewDirectory(cat)
+	acme := addTenant(t, cat, "acme")
+	addTenant(t, cat, "other")
+	load := func() {
+		t.Helper()
+		if err := d.Load(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leadsTo := func(ref string, want catalog.TenantID) {
+		t.Helper()
+		if found, err := d.Tenant(ctx, ref); err != nil || found.ID != want {
+			t.Errorf("%s leads to %v, %v", ref, found, err)
+		}
+	}
+
+	t.Run("an old name leads to the tenant and goes to nobody else", func(t *testing.T) {
+		for _, c := range []struct {
+			name string
+			err  error
+		}{{"www", catalog.ErrInvalid}, {"Umbrella", catalog.ErrInvalid}, {"other", catalog.ErrExists}, {"umbrella", nil}, {"umbrella", nil}} {
+			if err := s.RenameTenant(ctx, acme.String(), c.name); !errors.Is(err, c.err) {
+				t.Errorf("to %q: %v", c.name, err)
+			}
+		}
+		load()
+		leadsTo("umbrella", acme)
+		leadsTo("acme", acme)
+		if err := s.RenameTenant(ctx, "other", "acme"); !errors.Is(err, catalog.ErrExists) {
+			t.Errorf("another took the old name: %v", err)
+		}
+		if _, err := s.CreateTenant(ctx, tenants.TenantSpec{Name: "acme"}); !errors.Is(err, catalog.ErrExists) {
+			t.Errorf("a new tenant took the old name: %v", err)
+		}
+		if err := s.RenameTenant(ctx, "umbrella", "acme"); err != nil {
+			t.Errorf("back to its own old name: %v", err)
+		}
+		load()
+		leadsTo("acme", acme)
+		leadsTo("umbrella", acme)
+	})
+
+	t.Run("a host name is one tenant's", func(t *testing.T) {
+		for _, host := range []string{"", "acme", "10.0.0.1", "a.b:80", "a..b", "a b.example", strings.Repeat("a", 64) + ".example"} {
+			if err := s.AddDomain(ctx, "acme", host); !errors.Is(err, catalog.ErrInvalid) && !errors.Is(err, tenants.ErrInvalid) {
+				t.Errorf("%q: %v", host, err)
+			}
+		}
+		if err := s.AddDomain(ctx, "acme", "Shop.Example.com."); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.AddDomain(ctx, "other", "shop.example.com"); !errors.Is(err, catalog.ErrExists) {
+			t.Errorf("two tenants have one host: %v", err)
+		}
+		load()
+		if !d.Hosts("shop.example.com") || d.Hosts("nobody.example.com") || d.Hosts("bad host") {
+			t.Error("the certificate's question is answered wrongly")
+		}
+		suspend(t, cat, acme)
+		load()
+		if d.Hosts("shop.example.com") {
+			t.Error("a certificate for a suspended tenant")
+		}
+		if err := s.RemoveDomain(ctx, "other", "shop.example.com"); !errors.Is(err, catalog.ErrNotFound) {
+			t.Errorf("another's host was taken back: %v", err)
+		}
+		if err := s.RemoveDomain(ctx, "acme", "shop.example.com"); err != nil {
+			t.Error(err)
+		}
+		load()
+		if d.Hosts("shop.example.com") {
+			t.Error("it still leads to the tenant")
+		}
+	})
 }
 
 func eventually(t testing.TB, holds func() bool) {

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/rowhouse/rowhouse/catalog"
 )
 
 const placeholder = "{tenant}"
@@ -68,6 +70,16 @@ func FromCustomDomain(d *Directory) Contributor {
 		}
 		return t.ID.String(), true, nil
 	}}
+}
+
+// CheckHost says why a host name cannot be a tenant's own domain, or gives it in the form that requests are compared with.
+// An address, a single label and what has a port are none.
+func CheckHost(host string) (string, error) {
+	folded, err := parseHost(host)
+	if err != nil || folded == "" || strings.Contains(host, ":") || !strings.Contains(folded, ".") || net.ParseIP(folded) != nil {
+		return "", fmt.Errorf("domain: want a host name such as www.example.com: %w", catalog.ErrInvalid)
+	}
+	return folded, nil
 }
 
 // parseHost strips the port and one trailing dot and folds case. What is left must be labels of letters, digits, hyphens

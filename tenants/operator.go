@@ -40,6 +40,11 @@ type TenantOperator interface {
 	Tenants(ctx context.Context) ([]*catalog.Tenant, error)
 	SuspendTenant(ctx context.Context, ref, reason string) error
 	ResumeTenant(ctx context.Context, ref string) error
+	// RenameTenant gives a tenant another name; the old one leads to it for 30 more days.
+	RenameTenant(ctx context.Context, ref, name string) error
+	// AddDomain gives a tenant a host name of its own, which must be nobody else's.
+	AddDomain(ctx context.Context, ref, host string) error
+	RemoveDomain(ctx context.Context, ref, host string) error
 }
 
 // OperationOperator follows durable work.

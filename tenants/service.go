@@ -149,6 +149,51 @@ func (s *Service) ResumeTenant(ctx context.Context, ref string) error {
 	return s.setState(ctx, ref, "tenant.resume", catalog.StateActive, "", catalog.StateSuspended, catalog.StateReadOnly, catalog.StateMaintenance)
 }
 
+// RenameTenant gives a tenant another name. What runs goes on: everything is keyed by the id.
+func (s *Service) RenameTenant(ctx context.Context, ref, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return s.change(ctx, ref, "tenant.rename", map[string]any{"to": name}, func(tx *catalog.Tx, t *catalog.Tenant) error {
+		if t.Name == name {
+			return nil
+		}
+		return tx.RenameTenant(ctx, t, name)
+	})
+}
+
+// AddDomain gives a tenant a host name of its own.
+func (s *Service) AddDomain(ctx context.Context, ref, host string) error {
+	folded, err := CheckHost(host)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, ref, "domain.add", map[string]any{"host": folded}, func(tx *catalog.Tx, t *catalog.Tenant) error {
+		return tx.AddDomain(ctx, t.ID, folded)
+	})
+}
+
+// RemoveDomain takes a host name back.
+func (s *Service) RemoveDomain(ctx context.Context, ref, host string) error {
+	folded, err := CheckHost(host)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, ref, "domain.remove", map[string]any{"host": folded}, func(tx *catalog.Tx, t *catalog.Tenant) error {
+		return tx.RemoveDomain(ctx, t.ID, folded)
+	})
+}
+
+// change runs fn on a tenant, with its audit event.
+func (s *Service) change(ctx context.Context, ref, action string, detail map[string]any, fn func(*catalog.Tx, *catalog.Tenant) error) error {
+	t, err := s.catalog.Tenant(ctx, ref)
+	if err != nil {
+		return err
+	}
+	event := catalog.Event{Action: action, Target: t.Ref(), Actor: actorOf(ctx), Detail: detail}
+	return s.catalog.Update(ctx, event, func(tx *catalog.Tx) error { return fn(tx, t) })
+}
+
 func (s *Service) setState(ctx context.Context, ref, action string, to catalog.State, reason string, from ...catalog.State) error {
 	t, err := s.catalog.Tenant(ctx, ref)
 	if err != nil {
@@ -164,8 +209,7 @@ func (s *Service) setState(ctx context.Context, ref, action string, to catalog.S
 	if !allowed {
 		return fmt.Errorf("tenant %q is %s: %w", t.Name, t.State, catalog.ErrConflict)
 	}
-	event := catalog.Event{Action: action, Target: t.Ref(), Actor: actorOf(ctx), Detail: map[string]any{"reason": reason}}
-	return s.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+	return s.change(ctx, t.ID.String(), action, map[string]any{"reason": reason}, func(tx *catalog.Tx, t *catalog.Tenant) error {
 		return tx.SetTenantState(ctx, t.ID, to, reason)
 	})
 }

@@ -236,6 +236,34 @@ func devCommand(t *testing.T, p *process) {
 			t.Errorf("a wrong token: exit %d: %s", code, stderr)
 		}
 	})
+	t.Run("a host name of its own, and a certificate for it", func(t *testing.T) {
+		acme := p.tenant(t, "acme")
+		ask := func() int {
+			resp, err := http.Get(p.AdminURL + "/tls/ask?domain=shop.acme.example")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode
+		}
+		if ask() != 404 {
+			t.Error("a certificate for nobody's host")
+		}
+		if code, _, stderr := p.rowhouse(t, "domain", "add", "shop.acme.example", "--tenant", "acme"); code != 0 {
+			t.Fatal(stderr)
+		}
+		for deadline := time.Now().Add(3 * time.Second); ask() != 200; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no certificate for its host")
+			}
+		}
+		if got := p.do(t, request{path: "/rest/v1/projects", host: "Shop.acme.example:443", header: as(acme.Token)}); got.status != 200 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+		if got := p.do(t, request{path: "/rest/v1/projects", host: "shop.acme.example", header: as(p.tenant(t, "globex").Token)}); got.status != 403 {
+			t.Errorf("another's token: %d %s", got.status, got.body)
+		}
+	})
 	t.Run("suspended within seconds, and served again", func(t *testing.T) {
 		acme := p.tenant(t, "acme")
 		if code, _, stderr := p.rowhouse(t, "tenant", "suspend", "acme", "--reason", "test"); code != 0 {

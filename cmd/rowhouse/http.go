@@ -44,6 +44,12 @@ func (h *house) adminHandler() (http.Handler, error) {
 	for path, handler := range map[string]http.HandlerFunc{"/livez": h.health.livez, "/readyz": h.health.readyz} {
 		e.Match([]string{http.MethodGet, http.MethodHead}, path, echo.WrapHandler(handler))
 	}
+	e.GET("/tls/ask", func(c echo.Context) error { // a TLS proxy asks before it gets a certificate; it has no token
+		if !h.directory.Hosts(c.QueryParam("domain")) {
+			return c.NoContent(http.StatusNotFound)
+		}
+		return c.NoContent(http.StatusOK)
+	})
 	e.GET("/metrics", echo.WrapHandler(h.metrics()))
 	registerPprof(e)
 	if !h.config.Bool("tenancy.enabled") { // one tenant, and no host side to manage others

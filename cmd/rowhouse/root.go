@@ -32,7 +32,7 @@ type app struct {
 
 func (a *app) root() *cobra.Command {
 	root := group("rowhouse", "A database-per-tenant router service for PostgreSQL",
-		a.dev(), a.serve(), a.catalogGroup(), a.serverGroup(), a.tenantGroup(), a.migrateGroup(), a.opGroup(),
+		a.dev(), a.serve(), a.catalogGroup(), a.serverGroup(), a.tenantGroup(), a.domainGroup(), a.migrateGroup(), a.opGroup(),
 		a.settingGroup(), a.tokenGroup(), a.auditGroup(), a.bench(), a.configGroup(), a.version(), a.healthcheck())
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

@@ -27,7 +27,7 @@ func (t tenantRow) row() []any {
 func (t tenantRow) name() string { return t.Name }
 
 func (a *app) tenantGroup() *cobra.Command {
-	return group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantSuspend(), a.tenantResume())
+	return group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantSuspend(), a.tenantResume(), a.tenantRename())
 }
 
 func (a *app) tenantCreate() *cobra.Command {
@@ -132,6 +132,28 @@ func (a *app) tenantResume() *cobra.Command {
 				return nil, err
 			}
 			t, err := r.Tenant(ctx, args[0])
+			if err != nil {
+				return nil, err
+			}
+			return tenantRow{t}, nil
+		}),
+	}
+}
+
+func (a *app) tenantRename() *cobra.Command {
+	return &cobra.Command{
+		Use: "rename NAME NEW", Short: "Give a tenant another name; the old one leads to it for 30 more days", Args: exactly("NAME", "NEW"),
+		ValidArgsFunction: a.completeTenants,
+		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.close()
+			if err := r.RenameTenant(ctx, args[0], args[1]); err != nil {
+				return nil, err
+			}
+			t, err := r.Tenant(ctx, args[1])
 			if err != nil {
 				return nil, err
 			}

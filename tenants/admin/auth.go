@@ -15,6 +15,7 @@ import (
 const (
 	permitTenantsRead    = "tenants.read"
 	permitTenantsCreate  = "tenants.create"
+	permitTenantsUpdate  = "tenants.update"
 	permitTenantsSuspend = "tenants.suspend"
 	permitServersRead    = "servers.read"
 	permitServersManage  = "servers.manage"
@@ -30,7 +31,7 @@ const permitAll = "*"
 
 // permissions are all that a token can be given: those above, and those of routes to come.
 var permissions = []string{
-	permitTenantsRead, permitTenantsCreate, "tenants.update", permitTenantsSuspend, "tenants.delete", "tenants.migrate",
+	permitTenantsRead, permitTenantsCreate, permitTenantsUpdate, permitTenantsSuspend, "tenants.delete", "tenants.migrate",
 	"tenants.impersonate", "tenants.placement.change", "tenants.data.cross",
 	permitServersRead, permitServersManage, permitOpsRead, permitOpsRetry, "operations.cancel",
 	permitSettingsRead, permitSettingsManage, "features.manage", permitTokensRead, permitTokensManage, "audit.read.host",

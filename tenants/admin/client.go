@@ -204,6 +204,26 @@ func (c *Client) RetryOperation(ctx context.Context, id catalog.OperationID) (*c
 	return op, about("operation", id.String(), err)
 }
 
+// RenameTenant gives a tenant another name.
+func (c *Client) RenameTenant(ctx context.Context, ref, name string) error {
+	in := map[string]string{"name": name}
+	return about("tenant", ref, c.do(ctx, http.MethodPost, "/tenants/"+url.PathEscape(ref)+"/rename", nil, in, nil))
+}
+
+// AddDomain gives a tenant a host name of its own.
+func (c *Client) AddDomain(ctx context.Context, ref, host string) error {
+	return about("tenant", ref, c.do(ctx, http.MethodPut, domainPath(ref, host), nil, nil, nil))
+}
+
+// RemoveDomain takes a host name back.
+func (c *Client) RemoveDomain(ctx context.Context, ref, host string) error {
+	return about("tenant", ref, c.do(ctx, http.MethodDelete, domainPath(ref, host), nil, nil, nil))
+}
+
+func domainPath(ref, host string) string {
+	return "/tenants/" + url.PathEscape(ref) + "/domains/" + url.PathEscape(host)
+}
+
 // AddServer registers a server and how its provisioner connects.
 func (c *Client) AddServer(ctx context.Context, spec tenants.ServerSpec) (*catalog.Server, error) {
 	in := map[string]any{"name": spec.Name, "dsn": spec.DSN.Reveal(), "max_connections": spec.MaxConnections}

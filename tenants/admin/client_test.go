@@ -73,6 +73,21 @@ func walk(t *testing.T, h *house, op tenants.Operator) {
 	}
 	_, err = op.Tenant(ctx, "nobody")
 	check(err, catalog.ErrNotFound)
+
+	check(op.RenameTenant(ctx, "acme", "umbrella"), nil)
+	byAlias, err := op.Tenant(ctx, "acme")
+	check(err, nil)
+	if byAlias.Name != "umbrella" || len(byAlias.Aliases) != 1 {
+		t.Errorf("tenant is %+v", byAlias)
+	}
+	check(op.RenameTenant(ctx, "umbrella", "acme"), nil)
+	check(op.RenameTenant(ctx, "acme", "RHCANARY"), catalog.ErrInvalid)
+	check(op.RenameTenant(ctx, "nobody", "somebody"), catalog.ErrNotFound)
+	check(op.AddDomain(ctx, "acme", "www.acme.example"), nil)
+	check(op.AddDomain(ctx, "acme", "www.acme.example"), catalog.ErrExists)
+	check(op.AddDomain(ctx, "acme", "10.0.0.1"), catalog.ErrInvalid)
+	check(op.RemoveDomain(ctx, "acme", "www.acme.example"), nil)
+	check(op.RemoveDomain(ctx, "acme", "www.acme.example"), catalog.ErrNotFound)
 	if got := err.Error(); got != `tenant "nobody": not found` {
 		t.Errorf("it says %q", got)
 	}

@@ -33,6 +33,18 @@ type suspendTenantInput struct {
 	} `required:"false"`
 }
 
+type renameTenantInput struct {
+	Ref  string `path:"ref" maxLength:"64" doc:"Name or id"`
+	Body struct {
+		Name string `json:"name" maxLength:"200" doc:"The new name; the old one leads to the tenant for 30 more days"`
+	}
+}
+
+type domainInput struct {
+	Ref  string `path:"ref" maxLength:"64" doc:"Name or id"`
+	Host string `path:"host" maxLength:"253" doc:"Host name"`
+}
+
 func (s *service) registerTenants() {
 	const tag = "Tenants"
 	add(s, route{"list-tenants", tag, "List tenants by name", http.MethodGet, "/tenants", permitTenantsRead, 0},
@@ -60,6 +72,27 @@ func (s *service) registerTenants() {
 				reason = in.Body.Reason
 			}
 			if err := s.operator.SuspendTenant(ctx, in.Ref, reason); err != nil {
+				return nil, err
+			}
+			return s.tenant(ctx, in.Ref)
+		})
+	add(s, route{"rename-tenant", tag, "Give a tenant another name", http.MethodPost, "/tenants/{ref}/rename", permitTenantsUpdate, 0},
+		func(ctx context.Context, in *renameTenantInput) (*tenantOutput, error) {
+			if err := s.operator.RenameTenant(ctx, in.Ref, in.Body.Name); err != nil {
+				return nil, err
+			}
+			return s.tenant(ctx, in.Body.Name)
+		})
+	add(s, route{"add-domain", tag, "Give a tenant a host name of its own", http.MethodPut, "/tenants/{ref}/domains/{host}", permitTenantsUpdate, 0},
+		func(ctx context.Context, in *domainInput) (*tenantOutput, error) {
+			if err := s.operator.AddDomain(ctx, in.Ref, in.Host); err != nil {
+				return nil, err
+			}
+			return s.tenant(ctx, in.Ref)
+		})
+	add(s, route{"remove-domain", tag, "Take a host name back", http.MethodDelete, "/tenants/{ref}/domains/{host}", permitTenantsUpdate, 0},
+		func(ctx context.Context, in *domainInput) (*tenantOutput, error) {
+			if err := s.operator.RemoveDomain(ctx, in.Ref, in.Host); err != nil {
 				return nil, err
 			}
 			return s.tenant(ctx, in.Ref)
