@@ -73,6 +73,9 @@ func walk(t *testing.T, h *house, op tenants.Operator) {
 	}
 	_, err = op.Tenant(ctx, "nobody")
 	check(err, catalog.ErrNotFound)
+	if got := err.Error(); got != `tenant "nobody": not found` {
+		t.Errorf("it says %q", got)
+	}
 
 	check(op.RenameTenant(ctx, "acme", "umbrella"), nil)
 	byAlias, err := op.Tenant(ctx, "acme")
@@ -88,9 +91,6 @@ func walk(t *testing.T, h *house, op tenants.Operator) {
 	check(op.AddDomain(ctx, "acme", "10.0.0.1"), catalog.ErrInvalid)
 	check(op.RemoveDomain(ctx, "acme", "www.acme.example"), nil)
 	check(op.RemoveDomain(ctx, "acme", "www.acme.example"), catalog.ErrNotFound)
-	if got := err.Error(); got != `tenant "nobody": not found` {
-		t.Errorf("it says %q", got)
-	}
 	for _, name := range []string{"globex", "beta"} {
 		_, err = op.CreateTenant(ctx, tenants.TenantSpec{Name: name})
 		check(err, nil)
