@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowhouse/rowhouse/router/rest/internal/exec"
 	"github.com/rowhouse/rowhouse/router/rest/internal/parse"
 	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
@@ -45,7 +47,7 @@ func (x *exchange) call() (*answer, error) {
 			return err
 		}
 		form := x.form(m, x.r.Method != http.MethodHead)
-		row, err := x.run(exec.Job{ReadOnly: readOnly, Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide}, m)
+		row, err := x.run(exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide}, m)
 		if err != nil {
 			return err
 		}
@@ -59,6 +61,10 @@ func (x *exchange) call() (*answer, error) {
 		return err
 	})
 	return a, err
+}
+
+func limits(f *schema.Function) exec.Limits {
+	return exec.Limits{Timeout: f.Timeout, CostLimit: f.CostLimit, Isolation: pgx.TxIsoLevel(f.Isolation)}
 }
 
 // decideCall is what COMMIT waits for; nil when it waits for nothing. A value is always one.

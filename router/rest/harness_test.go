@@ -89,6 +89,10 @@ create function whole(json) returns text language sql immutable as $$ select $1 
 create function loud(text) returns text language sql immutable as $$ select upper($1) $$;
 create function size(bytea) returns int language sql immutable as $$ select length($1) $$;
 create function tag(xml) returns text language sql immutable as $$ select $1::text $$;
+create function slow_down() returns text language sql stable set statement_timeout to '4s' as $$ select current_setting('statement_timeout') $$;
+create function nap() returns void language sql volatile set statement_timeout to '30ms' as $$ select pg_sleep(5) $$;
+create function careful() returns text language sql volatile set default_transaction_isolation to 'serializable' as $$ select current_setting('transaction_isolation') $$;
+create function code(c character, b bit) returns text language sql immutable as $$ select c || ':' || b::text $$;
 create function some_record() returns record language sql immutable as $$ select 1, 'a'::text $$;
 create function outs(a int, out b int, out c text) language sql immutable as $$ select a, 'c' $$;
 create function boss_of(people) returns setof people rows 1 language sql stable as $$ select * from people where id = $1.boss $$;
@@ -164,6 +168,9 @@ type scope struct {
 
 func (s scope) statements(o pgx.TxOptions) []string {
 	list := []string{"begin " + string(o.AccessMode)}
+	if o.IsoLevel != "" {
+		list[0] += " isolation level " + string(o.IsoLevel)
+	}
 	if s.tenant != "" {
 		list = append(list, "set local rowhouse.tenant_id = '"+s.tenant+"'")
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type Lender interface {
 type Job struct {
 	ReadOnly   bool
 	Settings   Settings
+	Limits     Limits
 	PreRequest string // statement to run before the main one; "" is none
 	Statement  sqlgen.Statement
 	Expected   *sqlgen.Statement // runs after it; its answer becomes the row's Planned
@@ -47,6 +49,31 @@ type Settings struct {
 	SearchPath, Method, Path string
 	Claims, Headers, Cookies []byte // JSON
 	Timezone                 string // "" leaves it alone
+}
+
+// Limits are what a function asks for the transaction that it is called in.
+type Limits struct {
+	Timeout   time.Duration // of each statement, unless less is allowed anyway; zero asks for nothing
+	CostLimit string
+	Isolation pgx.TxIsoLevel
+}
+
+const (
+	setTimeout = `select set_config('statement_timeout', $1, true) from pg_settings
+		where name = 'statement_timeout' and (setting = '0' or setting::bigint > $2::bigint)`
+	setCostLimit = `select set_config('plan_filter.statement_cost_limit', $1, true)`
+)
+
+func (l Limits) statements() []sqlgen.Statement {
+	var list []sqlgen.Statement
+	if l.Timeout > 0 {
+		ms := strconv.AppendInt(nil, max(l.Timeout.Milliseconds(), 1), 10)
+		list = append(list, sqlgen.Statement{SQL: setTimeout, Args: [][]byte{ms, ms}})
+	}
+	if l.CostLimit != "" {
+		list = append(list, sqlgen.Statement{SQL: setCostLimit, Args: [][]byte{[]byte(l.CostLimit)}})
+	}
+	return list
 }
 
 const (
@@ -132,7 +159,7 @@ func (r *Runner) Run(ctx context.Context, job Job) (Row, error) {
 }
 
 func (r *Runner) once(ctx context.Context, job Job) (row Row, err error) {
-	opts := pgx.TxOptions{AccessMode: pgx.ReadWrite}
+	opts := pgx.TxOptions{AccessMode: pgx.ReadWrite, IsoLevel: job.Limits.Isolation}
 	if job.ReadOnly {
 		opts.AccessMode = pgx.ReadOnly
 	}
@@ -216,7 +243,7 @@ func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (Row
 		return Row{}, err // as it is: the beginner's to explain
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // a no-op once it ended
-	before := []sqlgen.Statement{job.Settings.statement()}
+	before := append([]sqlgen.Statement{job.Settings.statement()}, job.Limits.statements()...)
 	if job.PreRequest != "" {
 		before = append(before, sqlgen.Statement{SQL: job.PreRequest})
 	}

@@ -47,6 +47,9 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 	f.forget()
 	settings := job.Settings.statement()
 	f.send(r.common(settings.SQL), settings, closeResult)
+	for _, s := range job.Limits.statements() {
+		f.send(r.name(s.SQL, job.Scope), s, closeResult)
+	}
 	if job.PreRequest != "" {
 		f.send(r.name(job.PreRequest, job.Scope), sqlgen.Statement{SQL: job.PreRequest}, closeResult)
 	}
