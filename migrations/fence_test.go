@@ -430,7 +430,7 @@ func TestFingerprint_sendModes(t *testing.T) {
 	for _, apart := range []bool{false, true} {
 		d := newDatabase(t)
 		d.apart = apart
-		d.migrate(sample)
+		d.migrate(shop(t, 0))
 		print, err := migrations.Fingerprint(t.Context(), d.asOwner())
 		if err != nil {
 			t.Fatal(err)

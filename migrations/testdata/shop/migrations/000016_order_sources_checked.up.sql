@@ -1,0 +1,1 @@
+alter table shop.orders validate constraint orders_source;
