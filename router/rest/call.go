@@ -34,7 +34,11 @@ func (x *exchange) call() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		m, err := x.negotiate(entry.Schema)
+		of := c.Function.Name
+		if c.Function.Returns != nil && c.Function.Returns.Columns != nil {
+			of = c.Function.Returns.Name
+		}
+		m, err := x.negotiate(entry.Schema, of)
 		if err != nil {
 			return err
 		}
@@ -45,6 +49,9 @@ func (x *exchange) call() (*answer, error) {
 		decide, err := x.decideCall(m, c.Function)
 		if err != nil {
 			return err
+		}
+		if m.handler != nil {
+			c.Read.Unwritten()
 		}
 		form := x.form(m, x.r.Method != http.MethodHead)
 		row, err := x.run(exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide}, m)

@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -280,12 +282,15 @@ func (x *exchange) read() (*answer, error) {
 		if err != nil {
 			return err
 		}
-		m, err := x.negotiate(s)
+		m, err := x.negotiate(s, r.Name)
 		if err != nil {
 			return err
 		}
 		if err := x.strict(); err != nil {
 			return err
+		}
+		if m.handler != nil {
+			read.Unwritten()
 		}
 		row, err := x.run(x.readJob(read, m), m)
 		if err != nil {
@@ -403,9 +408,12 @@ func (x *exchange) write() (*answer, error) {
 		if err := x.strict(); err != nil {
 			return err
 		}
-		m, err := x.negotiate(s)
+		m, err := x.negotiate(s, r.Name)
 		if err != nil {
 			return err
+		}
+		if m.handler != nil && write.Read != nil {
+			write.Read.Unwritten()
 		}
 		row, err := x.run(exec.Job{Statement: sqlgen.Write(write, x.form(m, representation), x.options.Tenant), Decide: x.decide(m, verb)}, m)
 		if err != nil {
@@ -563,6 +571,9 @@ func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
 	x.timing.next(&x.timing.plan)
 	row, err := x.h.runner.Run(x.r.Context(), job)
 	x.timing.next(&x.timing.transaction)
+	if err == nil && m.handler != nil && m.handler.Bytes && m.plan == nil {
+		row[sqlgen.Body], err = rawBytes(row[sqlgen.Body])
+	}
 	if err == nil {
 		outcome := exec.Committed
 		if job.Rollback {
@@ -571,6 +582,19 @@ func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
 		err = x.fits(row, outcome)
 	}
 	return &row, err
+}
+
+// rawBytes undoes how PostgreSQL writes bytea.
+func rawBytes(text []byte) ([]byte, error) {
+	digits, ok := bytes.CutPrefix(text, []byte(`\x`))
+	if !ok && len(text) > 0 {
+		return nil, errors.New("a bytea is not written in hex")
+	}
+	raw := make([]byte, hex.DecodedLen(len(digits)))
+	if _, err := hex.Decode(raw, digits); err != nil {
+		return nil, fmt.Errorf("read a bytea: %w", err)
+	}
+	return raw, nil
 }
 
 // fits holds an answer to the largest that is sent.

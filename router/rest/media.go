@@ -17,6 +17,7 @@ type media struct {
 	strip       bool // without nulls
 	csv         bool
 	geo         bool
+	handler     *schema.Handler
 	plan        *planMedia // how the statement would run, instead of what it answers
 }
 
@@ -29,14 +30,15 @@ type planMedia struct {
 var jsonMedia = media{contentType: "application/json; charset=utf-8"}
 
 // negotiate takes the first accepted type that there is a representation for.
-func (x *exchange) negotiate(s *schema.Schema) (media, error) {
+// Of is the relation that is read, or the function when its result is no relation's.
+func (x *exchange) negotiate(s *schema.Schema, of schema.Name) (media, error) {
 	types := parse.ReadAccept(x.r.Header.Values("Accept"))
 	if len(types) == 0 {
-		return jsonMedia, nil
+		types = []parse.Media{{Type: "*/*", Text: "*/*"}}
 	}
 	texts := make([]string, 0, len(types))
 	for _, t := range types {
-		if m, ok := x.media(s, t); ok {
+		if m, ok := x.media(s, of, t); ok {
 			return m, nil
 		}
 		texts = append(texts, t.Text)
@@ -44,7 +46,10 @@ func (x *exchange) negotiate(s *schema.Schema) (media, error) {
 	return media{}, problem("PGRST107", "None of these media types are available: "+strings.Join(texts, ", "))
 }
 
-func (x *exchange) media(s *schema.Schema, t parse.Media) (media, bool) {
+func (x *exchange) media(s *schema.Schema, of schema.Name, t parse.Media) (media, bool) {
+	if m, ok := x.handled(s, of, t.Type); ok {
+		return m, true
+	}
 	strip := t.Param("nulls") == "stripped"
 	switch t.Type {
 	case "application/json", "*/*":
@@ -64,34 +69,56 @@ func (x *exchange) media(s *schema.Schema, t parse.Media) (media, bool) {
 	case "application/geo+json":
 		return media{contentType: "application/geo+json; charset=utf-8", geo: true}, s.GeoJSON
 	case "application/vnd.pgrst.plan", "application/vnd.pgrst.plan+text", "application/vnd.pgrst.plan+json":
-		return x.planMedia(s, t)
+		return x.planMedia(s, of, t)
 	}
 	return media{}, false
 }
 
+// handled is a media type that the database makes itself. What is made for one relation is made of its whole rows.
+func (x *exchange) handled(s *schema.Schema, of schema.Name, typ string) (media, bool) {
+	if strings.HasPrefix(typ, "application/vnd.pgrst.") {
+		return media{}, false
+	}
+	var h *schema.Handler
+	if x.query.Select == nil {
+		if h = s.Handler(of, "*/*"); h != nil {
+			typ = "*/*"
+		} else {
+			h = s.Handler(of, typ)
+		}
+	}
+	if h == nil {
+		h = s.Handler(schema.Name{}, typ)
+	}
+	if typ == "*/*" {
+		typ = "application/octet-stream"
+	}
+	return media{contentType: typ, handler: h}, h != nil
+}
+
 // planMedia is the plan of what another media type would take.
-func (x *exchange) planMedia(s *schema.Schema, t parse.Media) (media, bool) {
+func (x *exchange) planMedia(s *schema.Schema, of schema.Name, t parse.Media) (media, bool) {
 	if !x.options.Plan {
 		return media{}, false
 	}
-	of := jsonMedia
+	inside := jsonMedia
 	if wanted := t.Param("for"); wanted != "" {
 		inner := parse.ReadAccept([]string{wanted})
 		if len(inner) != 1 || strings.HasPrefix(inner[0].Type, "application/vnd.pgrst.plan") {
 			return media{}, false
 		}
 		var ok bool
-		if of, ok = x.media(s, inner[0]); !ok {
+		if inside, ok = x.media(s, of, inner[0]); !ok {
 			return media{}, false
 		}
 	}
-	m := of
+	m := inside
 	m.plan = &planMedia{json: t.Type == "application/vnd.pgrst.plan+json"}
 	m.contentType = "application/vnd.pgrst.plan+text"
 	if m.plan.json {
 		m.contentType = "application/vnd.pgrst.plan+json"
 	}
-	m.contentType += fmt.Sprintf("; for=%q", strings.TrimSuffix(of.contentType, "; charset=utf-8"))
+	m.contentType += fmt.Sprintf("; for=%q", strings.TrimSuffix(inside.contentType, "; charset=utf-8"))
 	wanted := strings.Split(t.Param("options"), "|")
 	for _, option := range sqlgen.PlanOptions {
 		if slices.Contains(wanted, option) {
@@ -107,5 +134,5 @@ func (x *exchange) planMedia(s *schema.Schema, t parse.Media) (media, bool) {
 
 // form is what the statement has to make of its rows for the media type.
 func (x *exchange) form(m media, body bool) sqlgen.Form {
-	return sqlgen.Form{Body: body, Single: m.single, Strip: m.strip, CSV: m.csv, Geo: m.geo, Count: x.prefer.Count != ""}
+	return sqlgen.Form{Body: body, Single: m.single, Strip: m.strip, CSV: m.csv, Geo: m.geo, Handler: m.handler, Count: x.prefer.Count != ""}
 }

@@ -59,14 +59,16 @@ type Operand struct {
 	Path []parse.Step
 	JSON bool // json or jsonb below its domains: arrows apply directly
 	Text bool // tsvector below its domains: searched as it is
+	schema.Casts
 }
 
 // A Column is one column of the result.
 type Column struct {
 	Operand
 	Star    bool
-	Embed   *Embed // the related rows; the operand is not used
-	Lifted  string // a column of the embed, which is spread
+	Embed   *Embed     // the related rows; the operand is not used
+	Lifted  string     // a column of the embed, which is spread
+	Write   schema.SQL // the function that makes JSON of it
 	Cast    string
 	Agg     string // sum, avg, min, max, count; without an operand count of the rows
 	AggCast string
@@ -154,6 +156,9 @@ func (p planner) level(r *schema.Relation, alias string, items []parse.Item, abo
 	if items == nil {
 		read.Columns = []Column{{Star: true, Operand: Operand{Of: alias}}}
 	}
+	if slices.ContainsFunc(r.Columns, func(c schema.Column) bool { return c.ToJSON != "" }) {
+		read.expand()
+	}
 	return read, nil
 }
 
@@ -163,6 +168,14 @@ func (r *Read) group() {
 	r.Grouped = slices.ContainsFunc(r.Columns, func(c Column) bool { return c.Agg != "" })
 	if r.Grouped {
 		r.expand()
+		r.Unwritten() // groups need values that can be compared
+	}
+}
+
+// Unwritten leaves the columns of this level as they are, for what is not JSON.
+func (r *Read) Unwritten() {
+	for i := range r.Columns {
+		r.Columns[i].Write = ""
 	}
 }
 
@@ -175,10 +188,19 @@ func (r *Read) expand() {
 			continue
 		}
 		for _, of := range r.Relation.Columns {
-			columns = append(columns, Column{Operand: r.operand(parse.Field{Name: of.Name})})
+			columns = append(columns, r.plain(of.Name))
 		}
 	}
 	r.Columns = columns
+}
+
+// plain is a column as it is, or as its domain has it written.
+func (r *Read) plain(name string) Column {
+	c := Column{Operand: r.operand(parse.Field{Name: name})}
+	if c.Write = c.ToJSON; c.Write != "" {
+		c.As = name
+	}
+	return c
 }
 
 func aggregated(items []parse.Item) bool {
@@ -275,6 +297,9 @@ func (r *Read) operand(f parse.Field) Operand {
 	if c := r.Relation.Column(f.Name); c != nil {
 		o.JSON = c.Base == "json" || c.Base == "jsonb"
 		o.Text = c.Base == "tsvector"
+		if len(f.Path) == 0 {
+			o.Casts = c.Casts
+		}
 	}
 	return o
 }
@@ -286,6 +311,13 @@ func (p planner) columns(read *Read, item parse.Item, above []string) ([]Column,
 		return p.embed(read, item, above)
 	case item.Star:
 		return []Column{{Star: true, Operand: Operand{Of: read.Alias}}}, nil
+	}
+	if item.Cast == "" && item.Agg == "" && len(item.Field.Path) == 0 {
+		c := read.plain(item.Field.Name)
+		if item.Alias != "" {
+			c.As = item.Alias
+		}
+		return []Column{c}, nil
 	}
 	c := Column{Cast: item.Cast, As: item.Alias, Agg: item.Agg, AggCast: item.AggCast}
 	if item.Field.Name != "" || item.Agg == "" {

@@ -27,6 +27,16 @@ where n.nspname = any($1::text[])
   and not c.relispartition
 order by n.nspname, c.relname`
 
+	// Implicit casts by function between a domain and what clients write.
+	selectCasts = `
+select format_type(d.oid, null), (c.castsource = d.oid)::text, case when c.castsource = d.oid then c.casttarget else c.castsource end::regtype::text,
+       c.castfunc::regproc::text
+from pg_cast c
+join pg_type d on d.typtype = 'd' and d.oid in (c.castsource, c.casttarget)
+where c.castcontext = 'i'
+  and c.castmethod = 'f'
+order by 1, 2, 3`
+
 	selectColumns = `
 with recursive domain as (
   select oid as typ, typbasetype as below from pg_type where typtype = 'd'
@@ -102,7 +112,7 @@ func Load(ctx context.Context, q Querier, schemas, extra []string) (*Schema, err
 	l := &loader{ctx: ctx, q: q, extra: extra, digest: md5.New(), byOID: map[string]*Relation{}, rules: map[string][]origin{}, columnNames: map[origin]string{},
 		schema: &Schema{names: slices.Clone(schemas), relations: map[Name]*Relation{}, inSchema: map[string][]string{},
 			functions: map[Name][]*Function{}, functionNames: map[string][]string{}}}
-	steps := []func() error{l.prepare, l.relations, l.viewRules, l.columns, l.constraints, l.scoped, l.keys, l.functions}
+	steps := []func() error{l.prepare, l.relations, l.viewRules, l.casts, l.columns, l.constraints, l.scoped, l.keys, l.functions, l.mediaHandlers}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("read schema: %w", err)
@@ -136,6 +146,7 @@ type loader struct {
 	rules       map[string][]origin // of each view looked through, where its columns come from
 	hidden      []string            // OIDs of what exposed views show without being exposed
 	columnNames map[origin]string
+	byDomain    map[SQL]Casts
 	foreign     []*ForeignKey // of all tables, exposed or only shown by views
 }
 
@@ -187,6 +198,24 @@ func (l *loader) relations() error {
 	})
 }
 
+func (l *loader) casts() error {
+	l.byDomain = map[SQL]Casts{}
+	var domain, out, other, function string
+	return each(l.ctx, l.q, selectCasts, nil, []any{&domain, &out, &other, &function}, func() {
+		c := l.byDomain[SQL(domain)]
+		switch {
+		case out == "true" && other == "json":
+			c.ToJSON = SQL(function)
+		case out == "false" && other == "json":
+			c.FromJSON = SQL(function)
+		case out == "false" && other == "text":
+			c.FromText = SQL(function)
+		}
+		l.byDomain[SQL(domain)] = c
+		l.note('d', domain, out, other, function)
+	})
+}
+
 func (l *loader) columns() error {
 	var oid, name, typ, base, def string
 	var num int
@@ -197,7 +226,7 @@ func (l *loader) columns() error {
 			return
 		}
 		l.columnNames[origin{oid, num}] = name
-		r.Columns = append(r.Columns, Column{Name: name, Type: SQL(typ), Base: base, NotNull: notNull, Default: SQL(def)})
+		r.Columns = append(r.Columns, Column{Name: name, Type: SQL(typ), Base: base, NotNull: notNull, Default: SQL(def), Casts: l.byDomain[SQL(typ)]})
 		l.note('c', r.Schema, r.Name.Name, name, typ, base, def, fmt.Sprint(notNull))
 	})
 }

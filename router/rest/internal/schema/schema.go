@@ -16,7 +16,8 @@ type Schema struct {
 	inSchema      map[string][]string // names of its relations, sorted
 	functions     map[Name][]*Function
 	functionNames map[string][]string // by schema, sorted
-	digest        [16]byte            // of all rows it was built from
+	handlers      map[handlerKey]*Handler
+	digest        [16]byte // of all rows it was built from
 
 	GeoJSON bool // PostGIS is there to write rows as features
 }
@@ -51,6 +52,14 @@ type Column struct {
 	Base    string // its type below all domains, without modifiers: "jsonb", "tsvector"
 	NotNull bool
 	Default SQL // "" without one
+	Casts
+}
+
+// Casts are functions that write and read a domain's values; "" where the values stand for themselves.
+type Casts struct {
+	ToJSON   SQL // writes a value in answers
+	FromJSON SQL // reads it from bodies
+	FromText SQL // reads it from filters
 }
 
 // A ForeignKey leads from Columns of one relation to Targets of another.

@@ -19,6 +19,8 @@ type Form struct {
 	CSV    bool // lines instead of JSON
 	Geo    bool // a collection of PostGIS's features
 
+	Handler *schema.Handler // makes the answer; nil for JSON
+
 	CountAtMost int64 // stops counting there; zero counts on
 }
 
@@ -123,6 +125,16 @@ func (w *writer) result(form Form) {
 	switch {
 	case !form.Body:
 		w.lit("NULL::json")
+	case form.Handler != nil && form.Handler.Value:
+		w.lit("(array_agg(_t.pgrst_scalar))[1]")
+	case form.Handler != nil:
+		w.qualified(form.Handler.Function.Schema, form.Handler.Function.Name)
+		w.lit("(_t")
+		if rows := form.Handler.Rows; rows != nil {
+			w.lit("::")
+			w.relation(rows)
+		}
+		w.lit(")")
 	case form.CSV: // a header of the first row's keys, then rows as composites without parentheses
 		w.lit("coalesce((SELECT string_agg(_k, ',') FROM json_object_keys(json_agg(_t.*)->0) _k), '') || E'\\n' || " +
 			"coalesce(string_agg(substring(_t::text, 2, length(_t::text) - 2), E'\\n'), '')")
@@ -241,6 +253,11 @@ func (w *writer) value(c plan.Column) {
 		w.related(c.Embed)
 	case c.Name == "": // a row that a level above counts
 		w.lit("1")
+	case c.Write != "":
+		w.catalog(c.Write)
+		w.lit("(")
+		w.operand(c.Operand)
+		w.lit(")")
 	case c.Cast != "":
 		w.lit("CAST(")
 		w.operand(c.Operand)
@@ -359,6 +376,14 @@ func (w *writer) cond(c plan.Cond) {
 	switch c.Op {
 	case "in":
 		w.lit(" = ANY(")
+		if c.Left.FromText != "" {
+			w.lit("SELECT ")
+			w.catalog(c.Left.FromText)
+			w.lit("(_v) FROM unnest(")
+			w.arg(arrayLiteral(c.List))
+			w.lit("::text[]) _v)")
+			return
+		}
 		w.arg(arrayLiteral(c.List))
 		w.lit(")")
 		return
@@ -382,8 +407,20 @@ func (w *writer) cond(c plan.Cond) {
 		w.text(value)
 		w.lit(")")
 	default:
-		w.text(value)
+		w.comparand(c.Left, value)
 	}
+}
+
+// comparand writes a value that a column is compared with, read by the function of its domain.
+func (w *writer) comparand(o plan.Operand, value string) {
+	if o.FromText == "" {
+		w.text(value)
+		return
+	}
+	w.catalog(o.FromText)
+	w.lit("(")
+	w.text(value)
+	w.lit(")")
 }
 
 var comparisons = map[string]constant{

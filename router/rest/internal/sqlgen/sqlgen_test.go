@@ -26,7 +26,7 @@ var words = func() map[string]bool {
 		INNER LEFT JOIN LATERAL ON EXISTS row_to_json _r _e0 _e1 j set_config ON CONFLICT DO NOTHING EXCLUDED MATERIALIZED LATERAL VARIADIC v _args
 		sum avg min max GROUP ROW n true o0 o1
 		pgrst_scalar EXPLAIN FORMAT JSON TEXT VERBOSE string_agg json_object_keys substring length _k _c
-		integer uuid tsvector numeric catalog_default`) {
+		integer uuid tsvector numeric catalog_default catalog_write catalog_read catalog_text unnest _v`) {
 		m[w] = true
 	}
 	return m
@@ -43,6 +43,7 @@ var (
 // nothing does.
 func foreignText(sql string) string {
 	rest := quoted.ReplaceAllString(sql, "1")
+	rest = strings.NewReplacer("::text[]", "", "(array_agg(_t.pgrst_scalar))[1]", "1").Replace(rest)
 	rest, types := uncast(rest)
 	for _, typ := range types {
 		if !parse.ValidCast(typ) {
@@ -96,7 +97,8 @@ func relation(scoped bool) *schema.Relation {
 		Name: schema.Name{Schema: "public", Name: `t"t`}, Scoped: scoped, Key: []string{"tenant_id", "id"},
 		Columns: []schema.Column{
 			{Name: "tenant_id", Type: "uuid", Base: "uuid", Default: "catalog_default()"}, {Name: "id", Type: "integer", Base: "int4", Default: "catalog_default"},
-			{Name: `o'd"d\`, Type: "text", Base: "text", Default: "'it''s'"}, {Name: "doc", Type: "jsonb", Base: "jsonb"}, {Name: "words", Type: "tsvector", Base: "tsvector"},
+			{Name: `o'd"d\`, Type: "text", Base: "text", Default: "'it''s'"}, {Name: "doc", Type: "jsonb", Base: "jsonb"},
+			{Name: "color", Type: "integer", Base: "int4", Casts: schema.Casts{ToJSON: "catalog_write", FromJSON: "catalog_read", FromText: "catalog_text"}}, {Name: "words", Type: "tsvector", Base: "tsvector"},
 		},
 	}
 }
@@ -175,7 +177,7 @@ func TestStatements_hold_no_input(t *testing.T) {
 	}
 	quote := func(s string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"` }
 	name := func() string {
-		return []string{"id", "doc", "words", "tenant_id", quote(text()), quote(`o'd"d\`), "zq"}[random.IntN(7)]
+		return []string{"id", "doc", "words", "tenant_id", "color", quote(text()), quote(`o'd"d\`), "zq"}[random.IntN(8)]
 	}
 	field := func() string {
 		return name() + []string{"", "->" + quote(text()), "->>" + text(), "->0->>" + quote(text())}[random.IntN(4)]

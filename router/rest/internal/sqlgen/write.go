@@ -212,7 +212,14 @@ func (w *writer) bodyColumn(p *plan.Write, c *schema.Column) {
 	if fence {
 		w.lit("coalesce(")
 	}
+	if c.FromJSON != "" {
+		w.catalog(c.FromJSON)
+		w.lit("(")
+	}
 	w.qualified("_body", c.Name)
+	if c.FromJSON != "" {
+		w.lit(")")
+	}
 	if fence {
 		w.lit(", ")
 		w.text(w.tenant)
@@ -251,7 +258,11 @@ func (w *writer) body(p *plan.Write) {
 		}
 		w.ident(c.Name)
 		w.lit(" ")
-		w.catalog(c.Type)
+		if c.FromJSON != "" {
+			w.lit("json")
+		} else {
+			w.catalog(c.Type)
+		}
 	}
 	w.lit(")")
 }
