@@ -37,14 +37,17 @@ const (
 )
 
 // refusal is work that was not begun, with a cause for the log.
-type refusal struct{ kind, cause error }
+type refusal struct {
+	kind, cause error
+	wait        time.Duration // 0 is a second
+}
 
 func (e *refusal) Error() string   { return e.kind.Error() + ": " + e.cause.Error() }
 func (e *refusal) Unwrap() []error { return []error{e.kind, e.cause} }
 func (e *refusal) Outcome() string { return notStarted }
 
 // RetryAfter is how long the client should wait.
-func (e *refusal) RetryAfter() time.Duration { return time.Second }
+func (e *refusal) RetryAfter() time.Duration { return or(e.wait, time.Second) }
 
 // refuse says why no connection, or no transaction on it, was to be had. A caller who left gets its own context's error.
 func refuse(ctx context.Context, err error) error {
@@ -54,15 +57,15 @@ func refuse(ctx context.Context, err error) error {
 	case errors.As(err, &known), errors.Is(err, ErrRateLimited), errors.Is(err, tenants.ErrUnavailable):
 		return err
 	case ctx.Err() != nil:
-		return &refusal{ctx.Err(), errors.New("waiting for a connection")}
+		return &refusal{kind: ctx.Err(), cause: errors.New("waiting for a connection")}
 	case errors.Is(err, budget.ErrFull), errors.Is(err, errTooLate), errors.Is(err, context.DeadlineExceeded) && !errors.As(err, new(*pgconn.ConnectError)):
-		return &refusal{ErrOverloaded, bare(err)}
+		return &refusal{kind: ErrOverloaded, cause: bare(err)}
 	case errors.As(err, &pg) && pg.Code == "53300":
-		return &refusal{ErrOverloaded, bare(err)}
+		return &refusal{kind: ErrOverloaded, cause: bare(err)}
 	case errors.Is(err, lease.ErrClosed):
-		return &refusal{ErrUnavailable, errors.New("router is closed")}
+		return &refusal{kind: ErrUnavailable, cause: errors.New("router is closed")}
 	}
-	return &refusal{ErrUnavailable, bare(err)}
+	return &refusal{kind: ErrUnavailable, cause: bare(err)}
 }
 
 // bare keeps what an error says and the server's answer in it, and drops what it carries: pgx's connect error holds the
@@ -80,7 +83,7 @@ func unlessKnown(err error) error {
 	if errors.Is(err, tenants.ErrNotFound) || errors.Is(err, tenants.ErrUnavailable) {
 		return err
 	}
-	return &refusal{ErrUnavailable, bare(err)}
+	return &refusal{kind: ErrUnavailable, cause: bare(err)}
 }
 
 // ended is a transaction whose end is known.

@@ -43,3 +43,22 @@ func (rt *Router) Outdate(ctx context.Context) {
 		}
 	}
 }
+
+// Later lets what is not tried for a while be tried now.
+func (rt *Router) Later() {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for _, s := range rt.servers {
+		s.mu.Lock()
+		all := []*breaker{s.breaker}
+		for _, r := range s.logins {
+			all = append(all, r.breaker)
+		}
+		s.mu.Unlock()
+		for _, b := range all {
+			if b.isOpen() {
+				b.until.Store(1)
+			}
+		}
+	}
+}

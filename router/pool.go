@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
-	"sync"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -38,12 +39,16 @@ type pool struct {
 	key    poolKey
 	server *server
 	hosts  []string // of the server when the pool was made; nil when not known
+	gate   gate
 
 	// Connections made before born rose are not used any more. Reset alone is no fence: one that is being made at that
 	// moment would be handed out.
 	born     atomic.Int64
 	plans    atomic.Int64 // the database's plan epoch that the connections know
 	released atomic.Int64 // when a connection last came back, in Unix nanoseconds
+
+	reclaimed atomic.Int64 // when one was last taken for another database
+	doubtful  atomic.Int64 // until when even a connection just used is asked before it is lent
 }
 
 // openPool makes the pool of a database. It reads the credential and dials nothing.
@@ -59,6 +64,10 @@ func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
 		return nil, err
 	}
 	p := &pool{router: rt, key: key, server: rt.server(db.Server)}
+	p.gate.soft, p.gate.limit, p.gate.room = softDedicated, p.limit, p.server.budget.HasRoom
+	if db.Kind == catalog.Shared {
+		p.gate.soft = softShared
+	}
 	if row := rt.serverRow(ctx, db.Server); row != nil {
 		p.hosts = row.Hosts
 	}
@@ -83,6 +92,12 @@ func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
 	return p, nil
 }
 
+// limit is how many connections the database may have now. The pool's own limit is fixed when it is made, so it is the
+// widest there can be and the gate keeps to this one.
+func (p *pool) limit() int {
+	return min(p.router.cfg.MaxConnsPerDatabase, int(p.server.share.Load()))
+}
+
 // A connection that was used a moment ago is taken as it is, one that was idle is looked at, and one that was idle for
 // long is asked: what lies between may have forgotten it.
 const (
@@ -102,19 +117,23 @@ func (p *pool) config(cc *pgx.ConnConfig) (*pgxpool.Config, error) {
 	}
 	rc := p.router.cfg
 	cfg.ConnConfig = cc
-	cfg.MaxConns = int32(min(rc.MaxConnsPerDatabase, p.server.budget.Share()))
+	cfg.MaxConns = int32(min(rc.MaxConnsPerDatabase, math.MaxInt32))
 	cfg.MinConns, cfg.MinIdleConns = 0, 0
 	cfg.MaxConnIdleTime, cfg.HealthCheckPeriod = rc.IdleTimeout, max(rc.IdleTimeout/4, time.Millisecond)
 	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
 	cfg.PingTimeout = time.Second
 	cfg.ShouldPing = func(_ context.Context, params pgxpool.ShouldPingParams) bool {
 		idle := params.IdleDuration
-		return idle > longIdle || idle > justUsed && !isQuiet(params.Conn.PgConn().Conn())
+		return idle > longIdle || p.isDoubtful() || idle > justUsed && !isQuiet(params.Conn.PgConn().Conn())
 	}
+	cfg.BeforeConnect = p.attempt
 	cfg.AfterConnect = p.greet
+	cfg.BeforeClose = p.gone
 
 	cc.ConnectTimeout = rc.AcquireTimeout + rc.ConnectTimeout
 	cc.DialFunc = p.server.budget.Dial
+	cc.OnPgError = p.hear
+	cc.Tracer = p
 	cc.StatementCacheCapacity, cc.DescriptionCacheCapacity = 64, 0
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 	cc.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
@@ -125,18 +144,104 @@ func (p *pool) config(cc *pgx.ConnConfig) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
+// attempt begins to make a connection, if there is reason to.
+func (p *pool) attempt(context.Context, *pgx.ConnConfig) error {
+	now := time.Now()
+	login := p.server.login(p.key)
+	if login != nil {
+		if err := login.try(now); err != nil {
+			return err
+		}
+	}
+	if err := p.server.breaker.try(now); err != nil {
+		if login != nil {
+			login.spared()
+		}
+		return err
+	}
+	if now.Sub(time.Unix(0, p.reclaimed.Load())) < thrashing {
+		p.server.thrash.Add(1)
+	}
+	return nil
+}
+
+// The pool hears of every connect that fails, also of one that nobody waits for any more.
+var _ pgx.ConnectTracer = (*pool)(nil)
+
+// TraceConnectStart does nothing.
+func (p *pool) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+// TraceConnectEnd hears of a connect that failed. What was connected is greeted next.
+func (p *pool) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	if data.Err != nil {
+		p.server.missed(p, data.Err)
+	}
+}
+
+// TraceQueryStart does nothing.
+func (p *pool) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd does nothing.
+func (p *pool) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// doubt is how long connections are asked before they are lent, after the server ended one.
+const doubt = time.Second
+
+func (p *pool) isDoubtful() bool {
+	until := p.doubtful.Load()
+	return until != 0 && time.Now().UnixNano() < until || p.server.breaker.isOpen()
+}
+
+// hear listens to every error that a server answers, whoever asked. What ends a connection has probably ended others.
+func (p *pool) hear(_ *pgconn.PgConn, err *pgconn.PgError) bool {
+	if strings.HasPrefix(err.Code, "57P") {
+		p.doubtful.Store(time.Now().Add(doubt).UnixNano())
+	}
+	return !isFatal(err)
+}
+
 // errIdentity means that a connection led to another database than the catalog says.
 var errIdentity = errors.New("database is not the one that the catalog means")
 
-const bornKey = "rowhouse.born"
+// errUnasked means that pgx wanted a connection that nobody had asked for.
+var errUnasked = errors.New("connection made outside a request")
 
-// greet asks a new connection which database it is, and prepares the frame, in one flight. It ends the time to connect.
+// tag is what we know of a connection.
+type tag struct {
+	born     int64
+	released int64 // when it last came back, in Unix nanoseconds
+	gone     bool  // given up, and not counted any more
+}
+
+const tagKey = "rowhouse"
+
+func tagOf(conn *pgx.Conn) *tag {
+	t, _ := conn.PgConn().CustomData()[tagKey].(*tag)
+	return t
+}
+
+// greet takes a new connection in, if it leads where it should.
 func (p *pool) greet(ctx context.Context, conn *pgx.Conn) error {
-	a, _ := ctx.Value(acquisitionKey{}).(*acquisition)
-	if a == nil { // nobody asked for this connection
-		return errors.New("connection made outside a request")
+	if err := p.ask(ctx, conn); err != nil {
+		p.server.missed(p, err)
+		return err
 	}
-	conn.PgConn().CustomData()[bornKey] = a.born
+	p.gate.count(1)
+	p.server.made(p)
+	return nil
+}
+
+// ask asks a new connection which database it is, and prepares the frame, in one flight. It ends the time to connect.
+func (p *pool) ask(ctx context.Context, conn *pgx.Conn) error {
+	a, _ := ctx.Value(acquisitionKey{}).(*acquisition)
+	if a == nil {
+		return errUnasked
+	}
+	conn.PgConn().CustomData()[tagKey] = &tag{born: a.born}
 	var id string
 	pipeline := conn.PgConn().StartPipeline(ctx)
 	pipeline.SendQueryParams("select database_id::text from rowhouse.identity", nil, nil, nil, nil)
@@ -189,20 +294,68 @@ func (a *acquisition) Value(key any) any {
 	return a.Context.Value(key)
 }
 
-// acquire takes a connection that is not older than the last reset.
-func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	deadline, _ := ctx.Deadline()
+// acquire takes a connection that is not older than the last reset, and a slot to use it. It waits in each queue by turns of
+// the tenants, until the deadline, which ctx has too.
+func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline time.Time) (*pgxpool.Conn, error) {
+	again := false
 	for {
-		a := &acquisition{Context: ctx, ticket: budget.Ticket{Deadline: deadline}, born: p.born.Load()}
-		conn, err := p.Acquire(a)
+		if err := p.blocked(); err != nil {
+			return nil, err
+		}
+		optional, err := p.gate.enter(ctx, tenant, deadline, again)
 		if err != nil {
 			return nil, err
 		}
-		if born, _ := conn.Conn().PgConn().CustomData()[bornKey].(int64); born >= p.born.Load() {
+		conn, err := p.take(ctx, tenant, &acquisition{
+			Context: ctx, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: optional}, born: p.born.Load(),
+		})
+		if err == nil && conn != nil {
 			return conn, nil
 		}
-		discard(conn)
+		p.gate.leave()
+		again = errors.Is(err, budget.ErrFull) && optional
+		if err != nil && (!again || ctx.Err() != nil) {
+			return nil, err
+		}
 	}
+}
+
+// take takes a connection of the pool and a slot; neither, and no error, when it is one from before a reset.
+func (p *pool) take(ctx context.Context, tenant catalog.TenantID, a *acquisition) (*pgxpool.Conn, error) {
+	conn, err := p.Acquire(a)
+	if err != nil {
+		return nil, err
+	}
+	if t := tagOf(conn.Conn()); t == nil || t.born < p.born.Load() {
+		p.discard(conn)
+		return nil, nil
+	}
+	if err := p.server.inUse.Enter(ctx, tenant, a.ticket.Deadline); err != nil {
+		conn.Release()
+		if errors.Is(err, budget.ErrFull) {
+			err = errTooLate
+		}
+		return nil, err
+	}
+	return conn, nil
+}
+
+// blocked says why no connection would be made now, if none is idle.
+func (p *pool) blocked() error {
+	login := p.server.login(p.key)
+	if login == nil && !p.server.breaker.isOpen() {
+		return nil
+	}
+	if idle, _ := p.gate.surplus(); idle > 0 {
+		return nil
+	}
+	now := time.Now()
+	if login != nil {
+		if err := login.blocked(now); err != nil {
+			return err
+		}
+	}
+	return p.server.breaker.blocked(now)
 }
 
 // reset has every connection replaced before it is used again.
@@ -225,10 +378,16 @@ func (p *pool) isCurrent(ctx context.Context, db *catalog.Database) bool {
 		p.reset()
 	}
 	row := p.router.serverRow(ctx, db.Server)
-	if row != nil && p.router.cfg.Registry == nil && p.server.budget.Share() != row.MaxConnections {
-		p.server.budget.SetShare(row.MaxConnections)
+	if row == nil {
+		return true
 	}
-	return row == nil || p.hosts == nil || slices.Equal(row.Hosts, p.hosts)
+	if p.router.cfg.Registry == nil && int(p.server.share.Load()) != row.MaxConnections {
+		p.server.setShare(row.MaxConnections)
+	}
+	if p.server.row.Load() != row {
+		p.server.know(row)
+	}
+	return p.hosts == nil || slices.Equal(row.Hosts, p.hosts)
 }
 
 // loan is a connection and the pool that it belongs to, lent together.
@@ -245,16 +404,33 @@ func (l *loan) pgx() *pgx.Conn { return l.raw }
 // giveBack ends the loan, once. A connection that is busy, closed or in a transaction is destroyed by the pool.
 func (l *loan) giveBack() {
 	p := l.lease.Value()
+	now := time.Now().UnixNano()
+	if t := tagOf(l.raw); t != nil {
+		t.released = now
+	}
 	l.conn.Release()
-	p.released.Store(time.Now().UnixNano())
+	p.released.Store(now)
+	p.gate.leave()
+	p.server.inUse.Leave()
 	p.server.budget.Nudge()
 	l.lease.Release()
 	l.account.leave()
 }
 
+// gone hears of a connection that is closed.
+func (p *pool) gone(conn *pgx.Conn) {
+	if t := tagOf(conn); t == nil || !t.gone {
+		p.gate.count(-1)
+	}
+}
+
 // discard closes a connection, in a goroutine of its own: it waits until the server has let go. The pool counts it until
 // then, and waits for it when it is closed itself.
-func discard(conn *pgxpool.Conn) {
+func (p *pool) discard(conn *pgxpool.Conn) {
+	p.gone(conn.Conn())
+	if t := tagOf(conn.Conn()); t != nil {
+		t.gone = true
+	}
 	go func() {
 		defer conn.Release()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -272,146 +448,82 @@ func (rt *Router) borrow(ctx context.Context, s *scope) (*loan, error) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	var err error
-	for range 3 {
-		var l *loan
-		var again bool
-		if l, again, err = rt.tryBorrow(ctx, s.database); err == nil {
-			l.account = s.account
-			return l, nil
-		}
-		if !again {
-			break
-		}
+	l, err := rt.tryBorrow(ctx, s, deadline)
+	for try := 1; err != nil && try < 3 && mend(ctx, err); try++ {
+		l, err = rt.tryBorrow(ctx, s, deadline)
 	}
-	s.account.leave()
-	return nil, refuse(outer, err)
+	if err != nil {
+		s.account.leave()
+		return nil, refuse(outer, err)
+	}
+	return l, nil
 }
 
 // errMoved means that the pool led to where the server was.
 var errMoved = errors.New("server has moved")
 
-// tryBorrow says to try again when a new pool may do better: the server has moved, or the login was refused and its
-// credential may have changed since the pool was made.
-func (rt *Router) tryBorrow(ctx context.Context, db *catalog.Database) (l *loan, again bool, err error) {
-	le, err := rt.pools.Acquire(ctx, keyOf(db))
+// errLogin means that the login was refused, for the first time since it was read.
+type errLogin struct{ error }
+
+func (e errLogin) Unwrap() error { return e.error }
+
+// fullPause is how long to wait before a server that had no connection left is asked once more.
+const fullPause = 50 * time.Millisecond
+
+// mend says whether it is worth asking again: the server has moved, the credential may have changed since the pool was made,
+// or the server may have a connection left by now.
+func mend(ctx context.Context, err error) bool {
+	switch {
+	case errors.Is(err, errMoved), errors.As(err, new(errLogin)):
+		return true
+	case judge(err) == ofRoom:
+		return pause(ctx, fullPause)
+	}
+	return false
+}
+
+// pause waits, and says whether ctx lasted.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (rt *Router) tryBorrow(ctx context.Context, s *scope, deadline time.Time) (*loan, error) {
+	le, err := rt.pools.Acquire(ctx, keyOf(s.database))
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	p := le.Value()
-	if !p.isCurrent(ctx, db) {
+	if !p.isCurrent(ctx, s.database) {
 		rt.pools.Forget(p.key)
 		le.Release()
-		return nil, true, errMoved
+		return nil, errMoved
 	}
-	conn, err := p.acquire(ctx)
+	if p.server.rereads(p) { // what was refused is read anew before it is tried again
+		rt.pools.Forget(p.key)
+		le.Release()
+		return nil, errMoved
+	}
+	conn, err := p.acquire(ctx, s.tenant, deadline)
 	if err != nil {
-		if again = isLoginRefused(err); again {
+		if isLoginRefused(err) && p.server.suspects(p) {
 			rt.pools.Forget(p.key)
+			err = errLogin{err}
 		}
 		le.Release()
-		return nil, again, err
+		return nil, err
 	}
-	return &loan{conn: conn, raw: conn.Conn(), lease: le}, false, nil
+	return &loan{conn: conn, raw: conn.Conn(), lease: le, account: s.account}, nil
 }
 
+// isLoginRefused says that the server knows the login, its password or the database otherwise than we do.
 func isLoginRefused(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "28P01" || pg.Code == "28000")
-}
-
-// server is what all pools of a PostgreSQL server share. It outlives them.
-type server struct {
-	budget *budget.Budget
-
-	mu    sync.Mutex // guards the fields below
-	pools map[*pool]struct{}
-}
-
-// defaultShare is the budget of a server of which nothing is known.
-const defaultShare = 80
-
-func (rt *Router) server(id catalog.ServerID) *server {
-	row := rt.serverRow(context.Background(), id)
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	s := rt.servers[id]
-	if s == nil {
-		s = &server{pools: map[*pool]struct{}{}}
-		share := defaultShare
-		if row != nil {
-			share = row.MaxConnections
-		}
-		s.budget = budget.New(budget.Config{Share: share, ConnectTimeout: rt.cfg.ConnectTimeout, Reclaim: s.reclaim})
-		rt.servers[id] = s
-	}
-	return s
-}
-
-// serverRow is what the directory knows of a server, if it knows servers at all.
-func (rt *Router) serverRow(ctx context.Context, id catalog.ServerID) *catalog.Server {
-	d, ok := rt.dir.(interface {
-		Server(context.Context, catalog.ServerID) (*catalog.Server, error)
-	})
-	if !ok {
-		return nil
-	}
-	row, err := d.Server(ctx, id)
-	if err != nil {
-		return nil
-	}
-	return row
-}
-
-func (s *server) add(p *pool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pools[p] = struct{}{}
-}
-
-func (s *server) remove(p *pool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.pools, p)
-}
-
-// floor is how long a connection stays where it was last used: about two dials. Without it, two databases would take each
-// other's only connection in turns.
-const floor = 20 * time.Millisecond
-
-// reclaim closes one idle connection of the database that was used least recently.
-func (s *server) reclaim() bool {
-	for {
-		p := s.longestIdle()
-		if p == nil {
-			return false
-		}
-		if rest := floor - time.Since(time.Unix(0, p.released.Load())); rest > 0 {
-			time.Sleep(rest)
-			continue // another may be idle by now, or this one busy
-		}
-		idle := p.AcquireAllIdle(context.Background())
-		for i, conn := range idle {
-			if i == 0 {
-				discard(conn)
-			} else {
-				conn.Release()
-			}
-		}
-		if len(idle) > 0 {
-			return true
-		}
-	}
-}
-
-func (s *server) longestIdle() *pool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var oldest *pool
-	for p := range s.pools {
-		if (oldest == nil || p.released.Load() < oldest.released.Load()) && p.Stat().IdleConns() > 0 {
-			oldest = p
-		}
-	}
-	return oldest
+	return errors.As(err, &pg) && (pg.Code == "28P01" || pg.Code == "28000" || pg.Code == "3D000")
 }

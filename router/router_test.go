@@ -552,6 +552,10 @@ func TestRouter_a_connection_to_the_wrong_database_serves_nothing(t *testing.T) 
 		t.Errorf("without an identity: %v, want ErrUnavailable", err)
 	}
 	db.exec(t, "insert into rowhouse.identity (database_id) values ('"+db.id.String()+"')")
+	if _, err := rt.Begin(acme); !errors.Is(err, router.ErrUnavailable) {
+		t.Errorf("half a minute has not passed: %v", err)
+	}
+	rt.Later()
 	if err := rt.BeginFunc(acme, func(pgx.Tx) error { return nil }); err != nil {
 		t.Errorf("once it is right: %v", err)
 	}

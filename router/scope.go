@@ -119,10 +119,10 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 		return nil, err
 	}
 	if s.database, err = rt.dir.Database(ctx, t.Database); err != nil {
-		return nil, &refusal{ErrUnavailable, err}
+		return nil, &refusal{kind: ErrUnavailable, cause: err}
 	}
 	if s.database.State != catalog.DatabaseActive {
-		return nil, &refusal{ErrUnavailable, fmt.Errorf("database %s is %s", s.database.ID, s.database.State)}
+		return nil, &refusal{kind: ErrUnavailable, cause: fmt.Errorf("database %s is %s", s.database.ID, s.database.State)}
 	}
 	return s, nil
 }

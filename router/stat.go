@@ -46,13 +46,32 @@ func (as *accounts) stat() TenantsStat {
 type ServerStat struct {
 	// Share is how many may be open, Open how many are, idle ones included, and Waiting how many more are asked for.
 	Share, Open, Waiting int
-	Dials, DialErrors    int64
+	// Idle are open and lent to nobody. Dialing are being made, and WaitingToDial have room and wait for those.
+	Idle, Dialing, WaitingToDial int
+	// InUse transactions run, of MaxInUse that may at once; WaitingToRun hold a connection and wait.
+	InUse, MaxInUse, WaitingToRun int
+	// WaitingAtGate wait for a connection of their own database.
+	WaitingAtGate int
+	// BreakerOpen says that connecting failed and is only tried from time to time. BreakerOpened counts how often.
+	BreakerOpen   bool
+	BreakerOpened int64
+	// LoginsRefused are databases whose login, or which themselves, the server refuses.
+	LoginsRefused     int
+	Dials, DialErrors int64
+	// DialTime is how long it took to make those that were made, all together.
+	DialTime time.Duration
+	// Thrashed are dials of databases that had lost a connection to another one a moment before.
+	Thrashed int64
+	// RefusedToRun found no slot in time, and RefusedAtGate no connection of their database.
+	RefusedToRun, RefusedAtGate int64
 	// Refused found no room in time; Reclaimed are idle ones closed for another database.
 	Refused, Reclaimed int64
 	// Overdue are those that the server had not let go of a second after we closed them.
 	Overdue int64
 	// Waited is how long dials have waited for room, all together.
 	Waited time.Duration
+	// WaitedToRun and WaitedAtGate are the same for slots, and for connections of the own database.
+	WaitedToRun, WaitedAtGate time.Duration
 }
 
 // Stat is the router's moment.
@@ -62,11 +81,32 @@ func (rt *Router) Stat() Stat {
 	rt.mu.Unlock()
 	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
 	for id, s := range servers {
-		b := s.budget.Stat()
-		st.Servers[id] = ServerStat{
-			Share: b.Share, Open: b.Open, Waiting: b.Waiting, Dials: b.Dials, DialErrors: b.DialErrors,
-			Refused: b.Refused, Reclaimed: b.Reclaimed, Overdue: b.Lingered, Waited: b.WaitedFor,
-		}
+		st.Servers[id] = s.stat()
+	}
+	return st
+}
+
+func (s *server) stat() ServerStat {
+	b, use := s.budget.Stat(), s.inUse.Stat()
+	st := ServerStat{
+		Share: b.Share, Open: b.Open, Waiting: b.Waiting, Dialing: b.Dialing, WaitingToDial: b.WaitingToDial,
+		InUse: use.Used, MaxInUse: use.Limit, WaitingToRun: use.Waiting, RefusedToRun: use.Refused, WaitedToRun: use.WaitedFor,
+		BreakerOpen: s.breaker.isOpen(), Dials: b.Dials, DialErrors: b.DialErrors, DialTime: b.DialTime, Thrashed: s.thrash.Load(),
+		Refused: b.Refused, Reclaimed: b.Reclaimed, Overdue: b.Lingered, Waited: b.WaitedFor,
+	}
+	s.breaker.mu.Lock()
+	st.BreakerOpened = s.breaker.opened
+	s.breaker.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.LoginsRefused = len(s.logins)
+	st.RefusedAtGate, st.WaitedAtGate = s.gateRefused, s.gateWaited
+	for p := range s.pools {
+		idle, waiting, refused, waited := p.gate.moment()
+		st.Idle += idle
+		st.WaitingAtGate += waiting
+		st.RefusedAtGate += refused
+		st.WaitedAtGate += waited
 	}
 	return st
 }
