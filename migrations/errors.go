@@ -98,7 +98,7 @@ func (e *HistoryError) Hint() string {
 	}
 }
 
-// DirtyError is a database in which a NoTransaction file broke off and nothing says whether its effect is there.
+// DirtyError is a database in which a file broke off and nothing says whether its effect is there.
 type DirtyError struct {
 	Target  string
 	Version int64
@@ -120,7 +120,37 @@ func (e *DirtyError) Unwrap() error { return e.cause }
 
 // Hint says what to do about it.
 func (e *DirtyError) Hint() string {
-	return "look whether its effect is there, and mark it applied or not applied; a verify query lets the next file be resumed by itself"
+	return "look whether its effect is there, and mark it applied or not applied; a verify query lets such a file be resumed by itself"
+}
+
+// StockError is a tenants' database in which golang-migrate's own command keeps a version, in public.schema_migrations: two ledgers, of which one
+// is wrong. Nothing was run.
+type StockError struct {
+	Target  string
+	Version int64 // what its table says; 0 when it is empty
+	Dirty   bool
+	// Reason is why Repair could not bring the two together; empty from Up.
+	Reason string
+}
+
+func (e *StockError) Error() string {
+	state := ""
+	if e.Dirty {
+		state = ", dirty"
+	}
+	text := fmt.Sprintf("%s: golang-migrate's own table stands here, at version %d%s", e.Target, e.Version, state)
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// Hint says what to do about it.
+func (e *StockError) Hint() string {
+	if e.Reason == "" {
+		return "repair compares the schema with that of the set's versions and takes the table over where it finds which one it is"
+	}
+	return "bring the schema to that of a version of the set by hand, then repair again"
 }
 
 // explain turns what the driver reports about a file into our own error.

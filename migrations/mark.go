@@ -4,37 +4,46 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/migrations/internal/driver"
 )
 
 // ErrNotDirty means that no file of a database waits to be marked.
 var ErrNotDirty = errors.New("no file broke off here")
 
-// Mark records what somebody found out about a file without a transaction that broke off: that its effect is there, or that
-// nothing of it is. It says which file it was. A database without one is ErrNotDirty.
+// Decision is what somebody found out about a file that broke off.
+type Decision struct {
+	// Applied says that all of it stands. False: nothing does, and Up runs it again.
+	Applied bool
+	// By and Reason are who decided and why. They stand in the ledger's row of a file marked applied, and in the log.
+	By, Reason string
+}
+
+// Decide records a decision about the file that broke off last, under the migration lock, and says which file it was. The invalid indexes of one
+// that is not applied go. A database without one is ErrNotDirty.
+func (m *Migrator) Decide(ctx context.Context, t Target, d Decision) (file string, err error) {
+	err = m.locked(ctx, t, func(conn *pgx.Conn, drv *driver.Driver) error {
+		evidence, stage, err := m.inspect(ctx, t, conn, drv, nil)
+		if err != nil {
+			return err
+		}
+		if evidence.Version == 0 {
+			return fmt.Errorf("%s: %w", t.Name, ErrNotDirty)
+		}
+		file = File{Version: evidence.Version, Name: evidence.Name}.String()
+		proposal := Retry
+		if d.Applied {
+			proposal = MarkApplied
+		}
+		m.cfg.Logger.WarnContext(ctx, "migration marked", "target", t.Name, "migration", file, "applied", d.Applied, "by", d.By, "reason", d.Reason)
+		return m.settle(drv, stage, proposal, d, t)
+	})
+	return file, err
+}
+
+// Mark is Decide by somebody who is known elsewhere.
 func (m *Migrator) Mark(ctx context.Context, t Target, applied bool) (file string, err error) {
-	conn, err := t.Connect(ctx)
-	if err != nil {
-		return "", fmt.Errorf("%s: connect: %w", t.Name, err)
-	}
-	defer closeConn(conn) // gives the lock back too
-	drv := m.driver(ctx, conn, t)
-	if err := drv.Lock(); err != nil {
-		return "", explain(t.Name, File{}, err)
-	}
-	for i, s := range m.stages {
-		row := drv.Last(i)
-		if row.Version == 0 || row.State == stateApplied {
-			continue
-		}
-		file = File{Version: row.Version, Name: row.Name}.String()
-		sql := "delete from " + s.ledger + " where version = $1 and state <> 'applied'"
-		if applied {
-			sql = "update " + s.ledger + " set state = 'applied', kind = 'marked' where version = $1 and state <> 'applied'"
-		}
-		if _, err := conn.Exec(ctx, sql, row.Version); err != nil {
-			return file, fmt.Errorf("%s: %s: %w", t.Name, file, err)
-		}
-		return file, nil
-	}
-	return "", fmt.Errorf("%s: %w", t.Name, ErrNotDirty)
+	return m.Decide(ctx, t, Decision{Applied: applied})
 }

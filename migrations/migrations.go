@@ -260,7 +260,8 @@ const attempts = 3
 // same time; on an error the files before it stay applied and Result says which. A context that ends stops between two files, or
 // cancels the statement that runs.
 //
-// Errors: *Error for a file that the server refused, *LockError, *HistoryError, *DirtyError, or what Connect or Then returned.
+// Errors: *Error for a file that the server refused, *LockError, *HistoryError, *DirtyError, *StockError, or what Connect or Then
+// returned.
 func (m *Migrator) Up(ctx context.Context, t Target) (Result, error) {
 	began := time.Now()
 	r := run{Migrator: m, target: t, result: Result{Target: t.Name}}
@@ -309,10 +310,15 @@ type run struct {
 }
 
 // session is one connection's part of a run.
-func (r *run) session(ctx context.Context) (err error) {
-	conn, err := r.target.Connect(ctx)
+func (r *run) session(ctx context.Context) error {
+	return r.locked(ctx, r.target, func(conn *pgx.Conn, drv *driver.Driver) error { return r.work(ctx, conn, drv) })
+}
+
+// locked runs fn with a connection to a database whose migration lock is held. A connection that ends meanwhile is a lostConnection.
+func (m *Migrator) locked(ctx context.Context, t Target, fn func(*pgx.Conn, *driver.Driver) error) (err error) {
+	conn, err := t.Connect(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: connect: %w", r.target.Name, err)
+		return fmt.Errorf("%s: connect: %w", t.Name, err)
 	}
 	defer closeConn(conn)
 	defer func() {
@@ -320,16 +326,16 @@ func (r *run) session(ctx context.Context) (err error) {
 			err = &lostConnection{cause: err}
 		}
 	}()
-	drv := r.driver(ctx, conn, r.target)
+	drv := m.driver(ctx, conn, t)
 	if err := drv.Lock(); err != nil {
-		return explain(r.target.Name, File{}, err)
+		return explain(t.Name, File{}, err)
 	}
-	err = r.work(ctx, conn, drv)
+	err = fn(conn, drv)
 	if err != nil && (conn.IsClosed() || ctx.Err() != nil) {
 		return err // closing the connection gives the lock back
 	}
 	if lockErr := drv.Unlock(); lockErr != nil {
-		return errors.Join(err, explain(r.target.Name, File{}, lockErr))
+		return errors.Join(err, explain(t.Name, File{}, lockErr))
 	}
 	return err
 }
@@ -340,6 +346,9 @@ func (r *run) work(ctx context.Context, conn *pgx.Conn, drv *driver.Driver) erro
 		r.result.From, r.seen = version(r.last(drv)), true
 	}
 	defer func() { r.result.To = version(r.last(drv)) }()
+	if err := r.refuseStock(drv); err != nil {
+		return err
+	}
 	for i := range r.stages {
 		if err := r.stages[i].compare(r.target.Name, drv, i); err != nil {
 			return err

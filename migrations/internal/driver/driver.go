@@ -39,6 +39,8 @@ type Step struct {
 	Epilogue      []string      // statements behind the body, in its transaction: may refuse what the body left behind
 	RowhouseBuild string
 	Rollout       string
+	Kind          string // how the row came to be: "" is apply
+	By, Reason    string // who marked it, and why
 }
 
 // Row is one row of a ledger.
@@ -62,6 +64,7 @@ type Driver struct {
 	last   []Row   // per ledger the last row; Version 0 means empty
 	active int     // the ledger that golang-migrate sees
 	step   Step    // what the next Run applies
+	stock  bool    // golang-migrate's own table is there
 }
 
 var _ database.Driver = (*Driver)(nil)
@@ -123,9 +126,15 @@ func (d *Driver) Run(body io.Reader) error {
 	case d.step.NoTransaction:
 		return d.runAlone(string(text))
 	case d.opts.Apart:
-		return d.runApart(string(text))
+		err = d.runApart(string(text))
+	default:
+		err = d.runTogether(string(text))
 	}
-	return d.runTogether(string(text))
+	var split *SplitError
+	if errors.As(err, &split) {
+		err = errors.Join(err, d.mark(stateFailed)) // a part stands: nobody may take the file for applied, or for not begun
+	}
+	return err
 }
 
 // runTogether sends body and ledger row as one message: one implicit transaction, so that either both stand or neither.
@@ -240,8 +249,38 @@ func (d *Driver) runAlone(body string) error {
 	return d.mark(stateApplied)
 }
 
-// MarkApplied writes that a file without a transaction, broken off earlier, has had its effect after all.
+// MarkApplied writes that the announced file, broken off earlier, has had its effect after all.
 func (d *Driver) MarkApplied() error { return d.mark(stateApplied) }
+
+// Forget takes the last row of the ledger in use away: the file that broke off has had no effect.
+func (d *Driver) Forget() error {
+	ledger := d.opts.Ledgers[d.active]
+	_, err := d.exec(fmt.Sprintf("delete from %s where version = %d and state <> 'applied'", ledger, d.last[d.active].Version))
+	if err != nil {
+		return fmt.Errorf("ledger row of %d: %w", d.last[d.active].Version, err)
+	}
+	return d.ReadLast()
+}
+
+// InvalidIndexes lists the indexes of a name that a broken build left behind, as DROP INDEX takes them.
+func (d *Driver) InvalidIndexes(name string) ([]string, error) {
+	if name == "" {
+		return nil, nil
+	}
+	results, err := d.query(`select format('%I.%I', n.nspname, c.relname)
+from pg_catalog.pg_index i
+join pg_catalog.pg_class c on c.oid = i.indexrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where not i.indisvalid and c.relname = ` + literal(name))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, row := range results[0] {
+		names = append(names, row[0])
+	}
+	return names, nil
+}
 
 // Ask runs a query and says whether its first column is true.
 func (d *Driver) Ask(query string) (bool, error) {
@@ -257,16 +296,12 @@ func (d *Driver) Ask(query string) (bool, error) {
 
 // DropInvalidIndex drops an index that a broken CREATE INDEX CONCURRENTLY left behind. An index that is whole stays.
 func (d *Driver) DropInvalidIndex(name string) error {
-	results, err := d.query(`select format('drop index %I.%I', n.nspname, c.relname)
-from pg_catalog.pg_index i
-join pg_catalog.pg_class c on c.oid = i.indexrelid
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where not i.indisvalid and c.relname = ` + literal(name))
+	names, err := d.InvalidIndexes(name)
 	if err != nil {
 		return err
 	}
-	for _, row := range results[0] {
-		if _, err := d.exec(row[0]); err != nil {
+	for _, n := range names {
+		if _, err := d.exec("drop index " + n); err != nil {
 			return err
 		}
 	}

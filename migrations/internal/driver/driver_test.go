@@ -106,6 +106,9 @@ func testDriver(t *testing.T, opts driver.Options) {
 		if !errors.As(err, &split) || split.Tag != "COMMIT" {
 			t.Errorf("%v", err)
 		}
+		if err := d.ReadLast(); err != nil || d.Last(1).Version != 6 || d.Last(1).State != "failed" {
+			t.Errorf("a part of it stands, and the ledger says %+v, %v", d.Last(1), err)
+		}
 	})
 	t.Run("what never happens here", func(t *testing.T) {
 		if _, err := d.Open(""); !errors.Is(err, driver.ErrRefused) {

@@ -36,21 +36,32 @@ create table if not exists ` + ledger + ` (
   rollout          text,
   applied_at       timestamptz not null default clock_timestamp(),
   duration_ms      bigint,
-  rowhouse_version text
+  rowhouse_version text,
+  marked_by        text, -- of kind marked: who, and why
+  reason           text
 );`
 }
 
 func insertRow(ledger string, s Step, state string) string {
-	return "insert into " + ledger + " (version, name, sha256, chain, state, rollout, duration_ms, rowhouse_version) values (" +
-		strings.Join([]string{
-			strconv.FormatInt(s.Version, 10), literal(s.Name), literal(s.SHA256), literal(s.Chain), literal(state), nullable(s.Rollout),
-			"1000 * extract(epoch from clock_timestamp() - transaction_timestamp())", nullable(s.RowhouseBuild),
-		}, ", ") + ")"
+	columns := "version, name, sha256, chain, state, rollout, duration_ms, rowhouse_version"
+	values := []string{
+		strconv.FormatInt(s.Version, 10), literal(s.Name), literal(s.SHA256), literal(s.Chain), literal(state), nullable(s.Rollout),
+		"1000 * extract(epoch from clock_timestamp() - transaction_timestamp())", nullable(s.RowhouseBuild),
+	}
+	if s.Kind != "" {
+		columns += ", kind, marked_by, reason"
+		values = append(values, literal(s.Kind), nullable(s.By), nullable(s.Reason))
+	}
+	return "insert into " + ledger + " as ledger (" + columns + ") values (" + strings.Join(values, ", ") + ")"
 }
 
 func upsertRow(ledger string, s Step, state string) string {
-	return insertRow(ledger, s, state) + " on conflict (version) do update set state = excluded.state, " +
-		"duration_ms = 1000 * extract(epoch from clock_timestamp() - migrations.applied_at), applied_at = clock_timestamp()"
+	marks := ""
+	if s.Kind != "" {
+		marks = "kind = excluded.kind, marked_by = excluded.marked_by, reason = excluded.reason, "
+	}
+	return insertRow(ledger, s, state) + " on conflict (version) do update set state = excluded.state, " + marks +
+		"duration_ms = 1000 * extract(epoch from clock_timestamp() - ledger.applied_at), applied_at = clock_timestamp()"
 }
 
 // literal quotes a text under standard_conforming_strings, which our connections pin and Lock checks.

@@ -96,7 +96,7 @@ func (d *Driver) lockKeys() ([]int64, error) {
 // the lock it takes: read in one, the version may be stale. A missing ledger fails the message, and the locks stay.
 func (d *Driver) tryLock(keys []int64) (missing []int, err error) {
 	columns := []string{"pg_backend_pid()", "current_setting('row_security')", "current_setting('standard_conforming_strings')",
-		"exists (select from pg_catalog.pg_extension where extname = 'citus')"}
+		"exists (select from pg_catalog.pg_extension where extname = 'citus')", stockThere}
 	for _, k := range keys {
 		columns = append(columns, fmt.Sprintf("pg_try_advisory_lock(%d)", k))
 	}
@@ -109,16 +109,17 @@ func (d *Driver) tryLock(keys []int64) (missing []int, err error) {
 		return nil, fmt.Errorf("take migration lock: %w", err)
 	}
 	got := results[0][0]
-	if held := got[4:]; strings.Join(held, "") != strings.Repeat("t", len(keys)) {
+	if held := got[5:]; strings.Join(held, "") != strings.Repeat("t", len(keys)) {
 		return nil, errors.Join(database.ErrLocked, d.release(keys, held))
 	}
 	switch {
 	case got[0] != strconv.FormatUint(uint64(d.conn.PgConn().PID()), 10):
-		return nil, errors.Join(ErrPooled, d.release(keys, got[4:]))
+		return nil, errors.Join(ErrPooled, d.release(keys, got[5:]))
 	case got[1] != "off" || got[2] != "on":
-		return nil, errors.Join(ErrSettings, d.release(keys, got[4:]))
+		return nil, errors.Join(ErrSettings, d.release(keys, got[5:]))
 	}
 	d.opts.Apart = d.opts.Apart || got[3] == "t"
+	d.stock = got[4] == "t"
 	if err := d.setLast(0, results[1:]); err != nil {
 		return nil, err
 	}
