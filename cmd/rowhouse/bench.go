@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,9 +22,16 @@ import (
 
 // benchmarks by name. Each gets a dev of its own to measure.
 var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Report, error){
-	"route": (*app).benchRoute,
-	"start": (*app).benchStart,
+	"churn":   onBed(churn),
+	"cold":    onBed(bench.Cold),
+	"cutover": onBed(bench.Cutover),
+	"noisy":   onBed(bench.Noisy),
+	"route":   (*app).benchRoute,
+	"start":   (*app).benchStart,
 }
+
+// benchNames are their names, in order.
+func benchNames() []string { return slices.Sorted(maps.Keys(benchmarks)) }
 
 type benchRow struct{ bench.Result }
 
@@ -39,12 +49,12 @@ func (b benchRow) row() []any {
 func (a *app) bench() *cobra.Command {
 	var quick bool
 	c := &cobra.Command{
-		Use: "bench (route|start)", Short: "Measure rowhouse beside baselines, in one run, as ratios", Args: exactly("NAME"),
-		ValidArgs: []string{"route", "start"},
+		Use: "bench (" + strings.Join(benchNames(), "|") + ")", Short: "Measure rowhouse beside baselines, in one run, as ratios", Args: exactly("NAME"),
+		ValidArgs: benchNames(),
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			measure, ok := benchmarks[args[0]]
 			if !ok {
-				return usage("no benchmark %q: there are route and start", args[0])
+				return usage("no benchmark %q: there are %s", args[0], strings.Join(benchNames(), ", "))
 			}
 			length := bench.Full
 			if quick {
@@ -100,6 +110,30 @@ func startBenchDev(ctx context.Context, dir string) (*benchDev, error) {
 func (d *benchDev) stop() error {
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	return d.cmd.Wait()
+}
+
+// onBed has a benchmark run on a private server of its own that is gone afterwards.
+func onBed(measure func(context.Context, *bench.Bed, bench.Length) (bench.Report, error)) func(*app, context.Context, bench.Length) (bench.Report, error) {
+	return func(a *app, ctx context.Context, l bench.Length) (bench.Report, error) {
+		dir, clean, err := benchDir()
+		if err != nil {
+			return bench.Report{}, err
+		}
+		defer clean()
+		bed, err := bench.MakeBed(ctx, bench.BedConfig{Dir: dir, PGBin: a.env("ROWHOUSE_PG_BIN")})
+		if err != nil {
+			return bench.Report{}, err
+		}
+		defer bed.Remove()
+		return measure(ctx, bed, l)
+	}
+}
+
+func churn(ctx context.Context, b *bench.Bed, l bench.Length) (bench.Report, error) {
+	if l == bench.Quick {
+		return bench.Churn(ctx, b, bench.QuickChurn)
+	}
+	return bench.Churn(ctx, b, bench.FullChurn)
 }
 
 // benchDir is a directory that PostgreSQL's user can enter, also when we are root.
