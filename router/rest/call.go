@@ -30,7 +30,7 @@ func (x *exchange) call() (*answer, error) {
 	var a *answer
 	err = x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
 		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query,
-			Body: body, Raw: raw, Page: page, Limits: x.limits()})
+			Body: body, Raw: raw, Page: page, Limits: x.limits(entry)})
 		if err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func (x *exchange) callable() (*answer, error) {
 	err := x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
 		functions := entry.Functions(x.schema, x.relation)
 		if len(functions) == 0 {
-			_, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query})
+			_, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query, Limits: x.limits(entry)})
 			return err
 		}
 		methods := []string{"OPTIONS"}

@@ -166,7 +166,7 @@ func allow(methods string) *answer {
 // allowed answers OPTIONS of a relation.
 func (x *exchange) allowed() (*answer, error) {
 	var a *answer
-	err := x.withRelation(x.r.Context(), func(_ *schema.Schema, r *schema.Relation) error {
+	err := x.withRelation(x.r.Context(), func(_ *schema.Entry, r *schema.Relation) error {
 		methods := "OPTIONS,GET,HEAD"
 		if r.Insertable {
 			methods += ",POST"
@@ -189,13 +189,13 @@ func (x *exchange) allowed() (*answer, error) {
 // withRelation calls fn with the relation that the request names. When the relation is not there, or when
 // PostgreSQL does not know something that the schema knows, the schema may be out of date: it is read again and,
 // if it has changed, fn is called once more. Nothing of the first call was committed.
-func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Schema, *schema.Relation) error) error {
+func (x *exchange) withRelation(ctx context.Context, fn func(*schema.Entry, *schema.Relation) error) error {
 	return x.withSchema(ctx, func(entry *schema.Entry) error {
 		relation := entry.Relation(x.schema, x.relation)
 		if relation == nil {
 			return x.noTable(ctx, entry)
 		}
-		return fn(entry.Schema, relation)
+		return fn(entry, relation)
 	})
 }
 
@@ -253,11 +253,7 @@ func (x *exchange) noTable(ctx context.Context, entry *schema.Entry) error {
 	if len(names) >= manyRelations || plan.Similar(x.relation, names, likeTable) == "" {
 		return e
 	}
-	visible, err := x.h.visible(ctx, x.options, entry)
-	if err != nil {
-		x.h.config.Logger.Debug("no suggestion for an unknown table", "error", err)
-		return e
-	}
+	visible := x.seen(ctx, entry)().Relations
 	var seen []string
 	for _, name := range names {
 		if visible[schema.Name{Schema: x.schema, Name: name}] {
@@ -270,6 +266,17 @@ func (x *exchange) noTable(ctx context.Context, entry *schema.Entry) error {
 	return e
 }
 
+// seen asks the database what the role may see. Where that fails, hints name nothing.
+func (x *exchange) seen(ctx context.Context, entry *schema.Entry) func() schema.Visible {
+	return func() schema.Visible {
+		visible, err := x.h.visible(ctx, x.options, entry)
+		if err != nil {
+			x.h.config.Logger.Debug("no suggestion", "error", err)
+		}
+		return visible
+	}
+}
+
 // read answers GET and HEAD of a relation.
 func (x *exchange) read() (*answer, error) {
 	page, err := x.page()
@@ -277,12 +284,12 @@ func (x *exchange) read() (*answer, error) {
 		return nil, err
 	}
 	var a *answer
-	err = x.withRelation(x.r.Context(), func(s *schema.Schema, r *schema.Relation) error {
-		read, err := plan.ReadRelation(s, r, x.query, page, x.limits())
+	err = x.withRelation(x.r.Context(), func(entry *schema.Entry, r *schema.Relation) error {
+		read, err := plan.ReadRelation(entry.Schema, r, x.query, page, x.limits(entry))
 		if err != nil {
 			return err
 		}
-		m, err := x.negotiate(s, r.Name)
+		m, err := x.negotiate(entry.Schema, r.Name)
 		if err != nil {
 			return err
 		}
@@ -352,8 +359,8 @@ func (x *exchange) total(row *exec.Row) error {
 	return nil
 }
 
-func (x *exchange) limits() plan.Limits {
-	return plan.Limits{MaxRows: max(x.options.MaxRows, 0), NoAggregates: x.options.NoAggregates}
+func (x *exchange) limits(entry *schema.Entry) plan.Limits {
+	return plan.Limits{MaxRows: max(x.options.MaxRows, 0), NoAggregates: x.options.NoAggregates, Seen: x.seen(x.r.Context(), entry)}
 }
 
 // page is what limit, offset and, on GET, the Range header leave of the rows.
@@ -395,12 +402,12 @@ func (x *exchange) write() (*answer, error) {
 	}
 	representation := x.prefer.Return == "representation"
 	var a *answer
-	err = x.withRelation(x.r.Context(), func(s *schema.Schema, r *schema.Relation) error {
-		write, err := plan.WriteRelation(s, r, plan.WriteRequest{
+	err = x.withRelation(x.r.Context(), func(entry *schema.Entry, r *schema.Relation) error {
+		write, err := plan.WriteRelation(entry.Schema, r, plan.WriteRequest{
 			Verb: verb, Query: x.query, Body: body, Representation: representation,
 			Location:   verb == plan.Insert && x.prefer.Return == "headers-only",
 			Resolution: x.prefer.Resolution,
-			Defaults:   x.prefer.Missing == "default", Limits: x.limits(), Put: x.put(),
+			Defaults:   x.prefer.Missing == "default", Limits: x.limits(entry), Put: x.put(),
 		})
 		if err != nil {
 			return err
@@ -408,7 +415,7 @@ func (x *exchange) write() (*answer, error) {
 		if err := x.strict(); err != nil {
 			return err
 		}
-		m, err := x.negotiate(s, r.Name)
+		m, err := x.negotiate(entry.Schema, r.Name)
 		if err != nil {
 			return err
 		}

@@ -763,3 +763,31 @@ func (c *chosen) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	name, _ := ctx.Value(databaseKey{}).(string)
 	return c.all[name].BeginTx(ctx, o)
 }
+
+// Hints name what the role may see and nothing else.
+func TestHandler_hints(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	execSQL(t, db, "revoke execute on function loud(text), pairs_of(int) from public; grant execute on function loud(text), pairs_of(int) to authenticated")
+	for _, c := range []struct{ role, target, hint string }{
+		{"authenticated", "/things?select=id,nothing(id)", "Perhaps you meant 'paints' instead of 'things'."},
+		{"anon", "/things?select=id,nothing(id)", ""},
+		{"authenticated", "/pets?select=id,peopl(id)", "Perhaps you meant 'people' instead of 'peopl'."},
+		{"anon", "/pets?select=id,peopl(id)", ""},
+		{"authenticated", "/rpc/pairs_off", "Perhaps you meant to call the function public.pairs_of"},
+		{"anon", "/rpc/pairs_off", ""},
+		{"authenticated", "/rpc/pairs_of?m=1", "Perhaps you meant to call the function public.pairs_of(n)"},
+		{"anon", "/rpc/pairs_of?m=1", ""},
+		{"authenticated", "/thing", "Perhaps you meant the table 'public.things'"},
+		{"anon", "/peopl", ""},
+	} {
+		h := rest.New(slow{scope{pool: pool(t, db.DSN(), 1, nil), role: c.role}}, rest.Config{Options: rest.Options{Role: c.role}})
+		var answer struct{ Code, Hint string }
+		if err := json.Unmarshal([]byte(bodyOf(t, do(t, h, "GET "+c.target, nil, ""))), &answer); err != nil {
+			t.Fatal(err)
+		}
+		if answer.Hint != c.hint || !strings.HasPrefix(answer.Code, "PGRST20") {
+			t.Errorf("%s for %s: %+v, want %q", c.target, c.role, answer, c.hint)
+		}
+	}
+}

@@ -176,10 +176,10 @@ func (h *Handler) loadSchema(o Options) func(context.Context) (*schema.Schema, e
 }
 
 // visible reads what the request's role may see, for hints.
-func (h *Handler) visible(ctx context.Context, o Options, entry *schema.Entry) (map[schema.Name]bool, error) {
-	return entry.Visible(o.Role, func() (seen map[schema.Name]bool, err error) {
+func (h *Handler) visible(ctx context.Context, o Options, entry *schema.Entry) (schema.Visible, error) {
+	return entry.Visible(o.Role, func() (seen schema.Visible, err error) {
 		err = h.inTx(ctx, func(tx pgx.Tx) error {
-			seen, err = schema.Visible(ctx, tx, o.Schemas)
+			seen, err = schema.ReadVisible(ctx, tx, o.Schemas)
 			return err
 		})
 		return seen, err

@@ -148,6 +148,8 @@ func takes(f *schema.Function, names []string) bool {
 	return matched == len(names)
 }
 
+const likeFunction = 0.75
+
 func noFunction(s *schema.Schema, req CallRequest, names []string) error {
 	qualified := req.Schema + "." + req.Name
 	sorted := slices.Sorted(slices.Values(names))
@@ -168,6 +170,9 @@ func noFunction(s *schema.Schema, req CallRequest, names []string) error {
 	e := &Error{Code: "PGRST202", Message: "Could not find the function " + message + " in the schema cache",
 		Details: "Searched for the function " + qualified + " " + with + ", but no matches were found in the schema cache."}
 	if overloads := s.Functions(req.Schema, req.Name); len(overloads) > 0 {
+		if len(req.Limits.functions(req.Schema, []string{req.Name})) == 0 {
+			return e
+		}
 		var lists []string
 		for _, f := range overloads {
 			var args []string
@@ -182,7 +187,11 @@ func noFunction(s *schema.Schema, req CallRequest, names []string) error {
 		}
 		return e
 	}
-	if like := Similar(req.Name, s.FunctionNames(req.Schema), 0.75); like != "" {
+	all := s.FunctionNames(req.Schema)
+	if Similar(req.Name, all, likeFunction) == "" {
+		return e
+	}
+	if like := Similar(req.Name, req.Limits.functions(req.Schema, all), likeFunction); like != "" {
 		e.Hint = "Perhaps you meant to call the function " + req.Schema + "." + like
 	}
 	return e

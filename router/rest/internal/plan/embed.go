@@ -252,13 +252,20 @@ func (p planner) unrelated(origin *schema.Relation, target, hint string, all []*
 	e := &Error{Code: "PGRST200",
 		Message: fmt.Sprintf("Could not find a relationship between '%s' and '%s' in the schema cache", origin.Name.Name, target),
 		Details: fmt.Sprintf("Searched for a foreign key relationship between '%s' and '%s'%s in the schema '%s', but no matches were found.", origin.Name.Name, target, using, origin.Schema)}
-	var names []string
+	wrong, names := target, []string{}
 	for _, rel := range all {
 		names = append(names, rel.to.Name.Name)
 	}
+	if len(all) == 0 { // then it is the origin that is wrong
+		wrong, names = origin.Name.Name, p.schema.Related(origin.Schema)
+	}
 	slices.Sort(names)
-	if like := Similar(target, names, likeRelation); like != "" {
-		e.Hint = fmt.Sprintf("Perhaps you meant '%s' instead of '%s'.", like, target)
+	// Only what is alike is worth asking whether it may be named.
+	if Similar(wrong, names, likeRelation) == "" {
+		return e
+	}
+	if like := Similar(wrong, p.limits.relations(origin.Schema, slices.Compact(names)), likeRelation); like != "" {
+		e.Hint = fmt.Sprintf("Perhaps you meant '%s' instead of '%s'.", like, wrong)
 	}
 	return e
 }

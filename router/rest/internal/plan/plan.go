@@ -21,11 +21,6 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// Unsupported is the answer to what the dialect has and this handler has not yet.
-func Unsupported(feature string) *Error {
-	return &Error{Code: "PGRST127", Message: "Feature not implemented", Details: feature + " not supported yet"}
-}
-
 // A Read is one level of rows: a relation, what to show of it, and which rows in which order.
 type Read struct {
 	Relation *schema.Relation
@@ -102,10 +97,29 @@ type Order struct {
 	Nulls string
 }
 
-// Limits are what configuration takes away from requests.
+// Limits are what a request may not do and see.
 type Limits struct {
 	MaxRows      int64 // of reads and of each embed; zero is no limit
 	NoAggregates bool
+	// Seen gives what hints may name. It is asked when a hint is wanted; nil hides nothing.
+	Seen func() schema.Visible
+}
+
+// relations are those of the names that may be seen.
+func (l Limits) relations(of string, names []string) []string {
+	if l.Seen == nil || len(names) == 0 {
+		return names
+	}
+	seen := l.Seen().Relations
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !seen[schema.Name{Schema: of, Name: name}] })
+}
+
+func (l Limits) functions(of string, names []string) []string {
+	if l.Seen == nil || len(names) == 0 {
+		return names
+	}
+	seen := l.Seen().Functions
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !seen[schema.Name{Schema: of, Name: name}] })
 }
 
 // planner holds what all parts of one plan need.

@@ -34,13 +34,13 @@ type Entry struct {
 	loaded time.Time
 
 	mu      sync.Mutex // guards visible
-	visible map[string]map[Name]bool
+	visible map[string]Visible
 
 	descriptions descriptions
 }
 
 // Visible is what a role may see; read is called once per role and entry.
-func (e *Entry) Visible(role string, read func() (map[Name]bool, error)) (map[Name]bool, error) {
+func (e *Entry) Visible(role string, read func() (Visible, error)) (Visible, error) {
 	e.mu.Lock()
 	known, ok := e.visible[role]
 	e.mu.Unlock()
@@ -49,12 +49,12 @@ func (e *Entry) Visible(role string, read func() (map[Name]bool, error)) (map[Na
 	}
 	known, err := read()
 	if err != nil {
-		return nil, err
+		return known, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.visible == nil {
-		e.visible = map[string]map[Name]bool{}
+		e.visible = map[string]Visible{}
 	}
 	if len(e.visible) < 64 {
 		e.visible[role] = known

@@ -92,13 +92,20 @@ where t.kind <> 'reference'
 order by 1`
 
 	selectVisible = `
-select n.nspname, c.relname
+select false, n.nspname, c.relname
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = any($1::text[])
   and c.relkind in ('r', 'v', 'm', 'f', 'p')
   and has_schema_privilege(n.oid, 'usage')
-  and has_table_privilege(c.oid, 'select, insert, update, delete')`
+  and has_table_privilege(c.oid, 'select, insert, update, delete')
+union
+select true, n.nspname, p.proname
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+where n.nspname = any($1::text[])
+  and has_schema_privilege(n.oid, 'usage')
+  and has_function_privilege(p.oid, 'execute')`
 )
 
 // Querier is a transaction, as far as reading the catalog needs one.
@@ -122,15 +129,25 @@ func Load(ctx context.Context, q Querier, schemas, extra []string) (*Schema, err
 	return l.schema, nil
 }
 
-// Visible reads which relations the role of q's transaction may do anything with.
-func Visible(ctx context.Context, q Querier, schemas []string) (map[Name]bool, error) {
-	visible := map[Name]bool{}
+// A Visible is what a role may do anything with.
+type Visible struct{ Relations, Functions map[Name]bool }
+
+// ReadVisible reads what the role of q's transaction may do anything with.
+func ReadVisible(ctx context.Context, q Querier, schemas []string) (Visible, error) {
+	v := Visible{Relations: map[Name]bool{}, Functions: map[Name]bool{}}
 	var n Name
-	err := each(ctx, q, selectVisible, []any{schemas}, []any{&n.Schema, &n.Name}, func() { visible[n] = true })
+	var function bool
+	err := each(ctx, q, selectVisible, []any{schemas}, []any{&function, &n.Schema, &n.Name}, func() {
+		if function {
+			v.Functions[n] = true
+		} else {
+			v.Relations[n] = true
+		}
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read privileges: %w", err)
+		return v, fmt.Errorf("read privileges: %w", err)
 	}
-	return visible, nil
+	return v, nil
 }
 
 type loader struct {

@@ -83,6 +83,17 @@ func (s *Schema) Relation(schema, name string) *Relation { return s.relations[Na
 // Relations are the names in one schema, sorted.
 func (s *Schema) Relations(schema string) []string { return s.inSchema[schema] }
 
+// Related are the names in one schema of relations that have relationships, sorted.
+func (s *Schema) Related(schema string) []string {
+	var related []string
+	for _, name := range s.inSchema[schema] {
+		if r := s.Relation(schema, name); len(r.ForeignKeys)+len(r.Referrers) > 0 {
+			related = append(related, name)
+		}
+	}
+	return related
+}
+
 // Same says whether two schemas were read from catalogs that said the same.
 func (s *Schema) Same(other *Schema) bool { return other != nil && s.digest == other.digest }
 
