@@ -389,6 +389,13 @@ func TestParseAddress(t *testing.T) {
 		{"a certificate path", "postgres://u@127.0.0.1/db?sslrootcert=/etc/passwd", `"sslrootcert"`},
 		{"a line break", "postgres://u:" + secret + "@127.0.0.1/db\nx", "control character"},
 		{"no user", "postgres://127.0.0.1/db", "user"},
+		{"an empty user", "postgres://:" + secret + "@127.0.0.1/db", "user"},
+		{"no host", "postgres://u:" + secret + "@/db", "host"},
+		{"no database", "postgres://u:" + secret + "@127.0.0.1", "dbname"},
+		{"a template", "postgres://u:" + secret + "@127.0.0.1/template1", "template"},
+		{"a password with an @ that is not encoded", "postgres://u:pass@" + secret + "@127.0.0.1/db", "host"},
+		{"a host that is none", "host=ev\"il user=u dbname=db", "host"},
+		{"a relative path", "host=../x user=u dbname=db", "host"},
 		{"nonsense", "mysql://u:" + secret + "@h/db", "cannot be read"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

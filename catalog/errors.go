@@ -20,6 +20,17 @@ var (
 	ErrSealed = errors.New("secret does not open under these keys")
 )
 
+// invalid is an ErrInvalid that says what is wrong and nothing more.
+type invalid struct{ text string }
+
+func (e *invalid) Error() string { return e.text }
+
+// Unwrap makes it an ErrInvalid.
+func (e *invalid) Unwrap() error { return ErrInvalid }
+
+// Invalid makes an ErrInvalid whose text is what the format says. Rejected values have no place in it.
+func Invalid(format string, args ...any) error { return &invalid{fmt.Sprintf(format, args...)} }
+
 // refine turns the database's answer about noun into one of the package's errors, without its values.
 func refine(err error, noun string) error {
 	var pg *pgconn.PgError
@@ -33,7 +44,7 @@ func refine(err error, noun string) error {
 			return fmt.Errorf("%s: another operation is running: %w", noun, ErrConflict)
 		}
 		return fmt.Errorf("%s: %w", noun, ErrExists)
-	case errors.As(err, &pg) && (pg.Code == "23514" || pg.Code == "22P02"):
+	case errors.As(err, &pg) && (pg.Code == "23514" || pg.Code == "22P02" || pg.Code == "22021"):
 		return fmt.Errorf("%s: %w", noun, ErrInvalid)
 	}
 	return fmt.Errorf("%s: %w", noun, err)

@@ -140,13 +140,13 @@ func (tx *Tx) note(ctx context.Context, id OperationID, state OperationState, st
 // Progress of an operation is written outside Update: its own append-only events are its record.
 
 // Claim takes an operation for lease, raising its epoch: whoever held it before can record nothing more. One that is
-// held by somebody alive, or finished, is ErrConflict.
+// held by somebody alive, is to wait, or is finished, is ErrConflict.
 func (c *Catalog) Claim(ctx context.Context, id OperationID, lease time.Duration) (*Operation, error) {
 	noun := "operation " + id.String()
 	tag, err := c.pool.Exec(ctx, `
 		update rowhouse.operations
 		   set op_epoch = op_epoch + 1, lease_until = now() + $2::interval, state = 'running', attempts = attempts + 1, updated_at = now()
-		 where id = $1 and lease_until < now() and state in ('pending', 'running', 'waiting')`, id, lease)
+		 where id = $1 and lease_until < now() and next_at <= now() and state in ('pending', 'running', 'waiting')`, id, lease)
 	if err != nil {
 		return nil, refine(err, noun)
 	}

@@ -2,11 +2,16 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -67,6 +72,74 @@ func (tx *Tx) CreateServer(ctx context.Context, s *Server) error {
 		values ($1, $2, $3, $4, $5, $6, $7)`, s.ID, s.Name, s.Hosts, s.SSLMode,
 		orDefault(s.MaxConnections, 80), s.MaxInUse, orDefault(s.MaxDatabases, 500))
 	return refine(err, fmt.Sprintf("server %q", s.Name))
+}
+
+// SetServerState makes a server active, or drained: a drained one gets nothing new.
+func (tx *Tx) SetServerState(ctx context.Context, id ServerID, state string) error {
+	return tx.exactlyOne(ctx, "server "+id.String(), `
+		update rowhouse.servers set state = $2, updated_at = now() where id = $1`, id, state)
+}
+
+// RemoveServer forgets a server and its credentials. One that holds databases is ErrConflict.
+func (tx *Tx) RemoveServer(ctx context.Context, id ServerID) error {
+	var holds bool
+	err := tx.QueryRow(ctx, `select exists (select from rowhouse.databases where server = $1 and state <> 'gone')`, id).Scan(&holds)
+	if err != nil {
+		return refine(err, "server "+id.String())
+	}
+	if holds {
+		return fmt.Errorf("server holds databases: %w", ErrConflict)
+	}
+	if _, err := tx.Exec(ctx, `delete from rowhouse.databases where server = $1`, id); err != nil {
+		return refine(err, "server "+id.String())
+	}
+	return tx.exactlyOne(ctx, "server "+id.String(), `delete from rowhouse.servers where id = $1`, id)
+}
+
+// leastVersion is PostgreSQL 15: earlier ones lack what shared databases and provisioning rest on.
+const leastVersion = 150000
+
+// Probe connects to a server as its provisioner and says what keeps it from being one.
+func (s *Server) Probe(ctx context.Context, dbname string, provisioner Credential) error {
+	cfg, err := s.connConfig(dbname, provisioner)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return Invalid("server %q: its provisioner %s", s.Name, whyNot(err))
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var version int
+	var able bool
+	err = conn.QueryRow(ctx, `
+		select current_setting('server_version_num')::int, rolsuper or rolcreatedb and rolcreaterole
+		  from pg_roles where rolname = current_user`).Scan(&version, &able)
+	switch {
+	case err != nil:
+		return refine(err, fmt.Sprintf("server %q", s.Name))
+	case version < leastVersion:
+		return Invalid("server %q is PostgreSQL %d; 15 is the least", s.Name, version/10000)
+	case !able:
+		return Invalid("server %q: role %q may not create databases and roles (CREATEDB, CREATEROLE)", s.Name, provisioner.Role)
+	}
+	return nil
+}
+
+// whyNot says why a connection was not made, without what was tried: that holds names, and pgx's own error the password.
+func whyNot(err error) string {
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused):
+		return "is refused (SQLSTATE " + refused.Code + ")"
+	case errors.Is(err, context.DeadlineExceeded), pgconn.Timeout(err):
+		return "gets no answer"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return "finds nobody there"
+	}
+	return "cannot connect"
 }
 
 // SetServerHosts changes where a server is reached.
@@ -212,58 +285,92 @@ type Address struct {
 // session or changes who one is.
 var allowedKeys = []string{"host", "port", "user", "password", "dbname", "sslmode", "connect_timeout"}
 
-// ParseAddress takes a connection string apart. Errors name the key, never a value. Plain text is refused off loopback.
+// ParseAddress takes a connection string apart. It must name user and host: nothing is taken from the environment or from
+// who runs this. Errors name the key, never a value. Plain text is refused off loopback.
 func ParseAddress(dsn string) (Address, Secret, error) {
+	refuse := func(format string, args ...any) (Address, Secret, error) {
+		return Address{}, Secret{}, Invalid("connection string: "+format, args...)
+	}
 	if strings.ContainsAny(dsn, "\x00\r\n") {
-		return Address{}, Secret{}, fmt.Errorf("connection string: a control character: %w", ErrInvalid)
+		return refuse("a control character")
 	}
 	cfg, err := pgx.ParseConfigWithOptions(dsn, pgx.ParseConfigOptions{ParseConfigOptions: pgconn.ParseConfigOptions{ConnStringAllowedKeys: allowedKeys}})
 	if err != nil {
-		return Address{}, Secret{}, fmt.Errorf("connection string: %s: %w", whyRefused(dsn), ErrInvalid)
+		return refuse("%s", whyRefused(dsn))
 	}
+	given := keysOf(dsn)
 	a := Address{Database: cfg.Database, User: cfg.User, SSLMode: "verify-full"}
-	seen := map[string]bool{}
+	switch {
+	case !given["user"] || a.User == "":
+		return refuse("user is missing")
+	case !given["host"]:
+		return refuse("host is missing")
+	case !given["dbname"] || a.Database == "" || len(a.Database) > 63:
+		return refuse("dbname is missing or longer than 63 bytes")
+	case a.Database == "template0" || a.Database == "template1":
+		return refuse("dbname is a template of the server's own")
+	}
 	for _, f := range append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port}}, cfg.Fallbacks...) {
+		if !isHost(f.Host) {
+			return refuse("host is no name, no address and no absolute path")
+		}
 		host := fmt.Sprintf("%s:%d", f.Host, f.Port)
-		if strings.Contains(f.Host, ":") && !strings.HasPrefix(f.Host, "/") {
+		if strings.Contains(f.Host, ":") {
 			host = fmt.Sprintf("[%s]:%d", f.Host, f.Port)
 		}
-		if !seen[host] {
-			seen[host] = true
+		if !slices.Contains(a.Hosts, host) { // one host stands there twice when TLS has a fallback
 			a.Hosts = append(a.Hosts, host)
 		}
 	}
-	switch local := allLocal(a.Hosts); {
-	case strings.Contains(dsn, "sslmode=verify-full"):
-	case local:
-		a.SSLMode = "disable"
-	case strings.Contains(dsn, "sslmode="):
-		return Address{}, Secret{}, fmt.Errorf("connection string: sslmode must be verify-full off loopback: %w", ErrInvalid)
-	}
 	switch {
-	case a.User == "" || !strings.Contains(dsn, "user=") && !strings.Contains(dsn, "@"):
-		return Address{}, Secret{}, fmt.Errorf("connection string: user is missing: %w", ErrInvalid)
-	case a.Database == "" || len(a.Database) > 63:
-		return Address{}, Secret{}, fmt.Errorf("connection string: dbname is missing or longer than 63 bytes: %w", ErrInvalid)
+	case allLocal(a.Hosts) && !strings.Contains(dsn, "sslmode=verify-full"):
+		a.SSLMode = "disable"
+	case given["sslmode"] && !strings.Contains(dsn, "sslmode=verify-full"):
+		return refuse("sslmode must be verify-full off loopback")
 	}
 	return a, NewSecret(cfg.Password), nil
 }
 
-// whyRefused names the first key of dsn that is not allowed, or says that the string cannot be read at all.
-func whyRefused(dsn string) string {
-	var keys []string
-	if u, err := url.Parse(dsn); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
-		for key := range u.Query() {
-			keys = append(keys, key)
-		}
-	} else {
-		for _, pair := range strings.Fields(dsn) {
-			key, _, _ := strings.Cut(pair, "=")
-			keys = append(keys, key)
+// isHost is the grammar of a host: letters, digits, hyphens, underscores and dots, an IP address, or a socket directory.
+func isHost(host string) bool {
+	if strings.HasPrefix(host, "/") {
+		return !strings.ContainsAny(host, ",")
+	}
+	if net.ParseIP(host) != nil {
+		return true
+	}
+	for _, r := range host {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.' {
+			return false
 		}
 	}
-	for _, key := range keys {
-		if !contains(allowedKeys, key) && len(key) <= 40 && isWord(key) {
+	return host != "" && host[0] != '.' && len(host) <= 253
+}
+
+// keysOf says which keys a connection string holds, in either form.
+func keysOf(dsn string) map[string]bool {
+	given := map[string]bool{}
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		for _, pair := range strings.Fields(dsn) {
+			key, _, _ := strings.Cut(pair, "=")
+			given[key] = true
+		}
+		return given
+	}
+	for key := range u.Query() {
+		given[key] = true
+	}
+	given["user"] = given["user"] || u.User.Username() != ""
+	given["host"] = given["host"] || u.Host != "" && !strings.HasPrefix(u.Host, ":")
+	given["dbname"] = given["dbname"] || len(u.Path) > 1
+	return given
+}
+
+// whyRefused names a key of dsn that is not allowed, or says that the string cannot be read at all.
+func whyRefused(dsn string) string {
+	for _, key := range slices.Sorted(maps.Keys(keysOf(dsn))) {
+		if !slices.Contains(allowedKeys, key) && len(key) <= 40 && isWord(key) {
 			return fmt.Sprintf("key %q is not allowed", key)
 		}
 	}
@@ -277,15 +384,6 @@ func isWord(s string) bool {
 		}
 	}
 	return s != ""
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 func allLocal(hosts []string) bool {

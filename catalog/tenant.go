@@ -100,11 +100,24 @@ func (tx *Tx) CreateTenant(ctx context.Context, t NewTenant) error {
 	return refine(err, noun)
 }
 
-// SetTenantState changes the state and raises the epoch.
-func (tx *Tx) SetTenantState(ctx context.Context, id TenantID, state State, reason string) error {
-	return tx.exactlyOne(ctx, "tenant "+id.String(), `
+// SetTenantState changes the state and raises the epoch. Where states are named, the tenant must be in one of them, else
+// it is ErrConflict.
+func (tx *Tx) SetTenantState(ctx context.Context, id TenantID, state State, reason string, from ...State) error {
+	noun := "tenant " + id.String()
+	tag, err := tx.Exec(ctx, `
 		update rowhouse.tenants set state = $2, state_reason = nullif($3, ''), epoch = epoch + 1, updated_at = now()
-		 where id = $1`, id, state, reason)
+		 where id = $1 and (cardinality($4::text[]) = 0 or state = any($4))`, id, state, reason, append([]State{}, from...))
+	if err != nil {
+		return refine(err, noun)
+	}
+	if tag.RowsAffected() == 1 {
+		return nil
+	}
+	var is State
+	if err := tx.QueryRow(ctx, `select state from rowhouse.tenants where id = $1`, id).Scan(&is); err != nil {
+		return refine(err, noun)
+	}
+	return fmt.Errorf("%s is %s: %w", noun, is, ErrConflict)
 }
 
 // PlaceTenant says which database the tenant lives in and raises the epoch.

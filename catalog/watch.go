@@ -139,7 +139,11 @@ func (c *Catalog) listenOnce(ctx context.Context, hints chan<- struct{}) error {
 	if err != nil {
 		return cannotConnect(err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer func() {
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(leaving)
+	}()
 	if _, err := conn.Exec(ctx, `listen rowhouse`); err != nil {
 		return err
 	}

@@ -57,6 +57,9 @@ func (d *Directory) Load(ctx context.Context) error {
 
 func (d *Directory) load(ctx context.Context) error {
 	ch, err := d.catalog.Changes(ctx, d.Revision())
+	if errors.Is(err, catalog.ErrConflict) { // an older backup was restored: what we know may never have been
+		ch, err = d.catalog.Changes(ctx, 0)
+	}
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func FromCustomDomain(d *Directory) Contributor {
 func CheckHost(host string) (string, error) {
 	folded, err := parseHost(host)
 	if err != nil || folded == "" || strings.Contains(host, ":") || !strings.Contains(folded, ".") || net.ParseIP(folded) != nil {
-		return "", fmt.Errorf("domain: want a host name such as www.example.com: %w", catalog.ErrInvalid)
+		return "", catalog.Invalid("domain: want a host name such as www.example.com")
 	}
 	return folded, nil
 }

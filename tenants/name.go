@@ -26,7 +26,7 @@ func Reserved(name string) bool { return reserved[name] }
 // CheckName says why a new tenant cannot have the name: an ErrInvalid that tells which rule it breaks, without repeating
 // the name.
 func CheckName(name string) error {
-	refuse := func(why string) error { return fmt.Errorf("tenant name %s: %w", why, catalog.ErrInvalid) }
+	refuse := func(why string) error { return catalog.Invalid("tenant name %s", why) }
 	switch {
 	case name == "":
 		return refuse("is empty")

@@ -67,7 +67,13 @@ type ServerSpec struct {
 
 // ServerOperator manages the servers that tenants can be placed on.
 type ServerOperator interface {
+	// AddServer registers a server after its provisioner has been let in.
 	AddServer(ctx context.Context, spec ServerSpec) (*catalog.Server, error)
+	// DrainServer places nothing new on a server, ResumeServer does again.
+	DrainServer(ctx context.Context, ref string) error
+	ResumeServer(ctx context.Context, ref string) error
+	// RemoveServer forgets a server. One that holds databases is catalog.ErrConflict.
+	RemoveServer(ctx context.Context, ref string) error
 	Server(ctx context.Context, ref string) (*catalog.Server, error)
 	Servers(ctx context.Context) ([]*catalog.Server, error)
 }

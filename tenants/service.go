@@ -11,6 +11,7 @@ import (
 	"hash/crc32"
 	"iter"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,7 +94,7 @@ func (s *Service) provisionArgs(ctx context.Context, spec TenantSpec) (Provision
 		args.Placement = catalog.Shared
 	case catalog.Shared, catalog.Dedicated:
 	default:
-		return args, fmt.Errorf("placement must be shared or dedicated: %w", catalog.ErrInvalid)
+		return args, catalog.Invalid("placement must be shared or dedicated")
 	}
 	if spec.Server != "" {
 		server, err := s.catalog.Server(ctx, spec.Server)
@@ -115,7 +116,7 @@ func (s *Service) provisionArgs(ctx context.Context, spec TenantSpec) (Provision
 			return args, err
 		}
 		if args.Placement != catalog.Shared || db.Kind != catalog.Shared || db.State != catalog.DatabaseActive {
-			return args, fmt.Errorf("database %s is not an active shared one for a shared tenant: %w", id, catalog.ErrInvalid)
+			return args, catalog.Invalid("database %s is not an active shared one for a shared tenant", id)
 		}
 		args.Server, args.Database = db.Server, db.ID
 	}
@@ -147,6 +148,16 @@ func (s *Service) SuspendTenant(ctx context.Context, ref, reason string) error {
 // ResumeTenant serves a tenant again.
 func (s *Service) ResumeTenant(ctx context.Context, ref string) error {
 	return s.setState(ctx, ref, "tenant.resume", catalog.StateActive, "", catalog.StateSuspended, catalog.StateReadOnly, catalog.StateMaintenance)
+}
+
+// setState changes the state from one of those named. One that is there already is no error.
+func (s *Service) setState(ctx context.Context, ref, action string, to catalog.State, reason string, from ...catalog.State) error {
+	return s.change(ctx, ref, action, map[string]any{"reason": reason}, func(tx *catalog.Tx, t *catalog.Tenant) error {
+		if t.State == to {
+			return nil
+		}
+		return tx.SetTenantState(ctx, t.ID, to, reason, from...)
+	})
 }
 
 // RenameTenant gives a tenant another name. What runs goes on: everything is keyed by the id.
@@ -192,26 +203,6 @@ func (s *Service) change(ctx context.Context, ref, action string, detail map[str
 	}
 	event := catalog.Event{Action: action, Target: t.Ref(), Actor: actorOf(ctx), Detail: detail}
 	return s.catalog.Update(ctx, event, func(tx *catalog.Tx) error { return fn(tx, t) })
-}
-
-func (s *Service) setState(ctx context.Context, ref, action string, to catalog.State, reason string, from ...catalog.State) error {
-	t, err := s.catalog.Tenant(ctx, ref)
-	if err != nil {
-		return err
-	}
-	if t.State == to {
-		return nil
-	}
-	allowed := false
-	for _, state := range from {
-		allowed = allowed || t.State == state
-	}
-	if !allowed {
-		return fmt.Errorf("tenant %q is %s: %w", t.Name, t.State, catalog.ErrConflict)
-	}
-	return s.change(ctx, t.ID.String(), action, map[string]any{"reason": reason}, func(tx *catalog.Tx, t *catalog.Tenant) error {
-		return tx.SetTenantState(ctx, t.ID, to, reason)
-	})
 }
 
 // Operation finds an operation.
@@ -264,11 +255,11 @@ func (s *Service) RetryOperation(ctx context.Context, id catalog.OperationID) (*
 	return s.catalog.Operation(ctx, id)
 }
 
-// AddServer registers a server and how its provisioner connects. What the provisioner needs there is made by the first
-// operation that uses the server.
+// AddServer registers a server after its provisioner has been let in. What the provisioner needs there is made by the
+// first operation that uses the server.
 func (s *Service) AddServer(ctx context.Context, spec ServerSpec) (*catalog.Server, error) {
-	if err := CheckName(spec.Name); err != nil && !Reserved(spec.Name) {
-		return nil, fmt.Errorf("server: %w", err)
+	if !isName(spec.Name) {
+		return nil, catalog.Invalid("server name must be lower-case letters, digits and single hyphens, 40 at most")
 	}
 	address, secret, err := catalog.ParseAddress(spec.DSN.Reveal())
 	if err != nil {
@@ -277,19 +268,51 @@ func (s *Service) AddServer(ctx context.Context, spec ServerSpec) (*catalog.Serv
 	server := &catalog.Server{
 		ID: catalog.NewID[catalog.Server](), Name: spec.Name, Hosts: address.Hosts, SSLMode: address.SSLMode, MaxConnections: spec.MaxConnections,
 	}
+	provisioner := catalog.Credential{Server: server.ID, Login: catalog.LoginProvisioner, Version: 1, Role: address.User, Secret: secret}
+	if err := server.Probe(ctx, address.Database, provisioner); err != nil {
+		return nil, err
+	}
 	event := catalog.Event{Action: "server.add", Target: server.Ref(), Actor: actorOf(ctx), Detail: map[string]any{"hosts": address.Hosts}}
 	err = s.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
 		if err := tx.CreateServer(ctx, server); err != nil {
 			return err
 		}
-		return tx.SetCredential(ctx, catalog.Credential{
-			Server: server.ID, Login: catalog.LoginProvisioner, Version: 1, Role: address.User, Secret: secret,
-		})
+		return tx.SetCredential(ctx, provisioner)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return s.catalog.Server(ctx, server.Name)
+}
+
+// DrainServer places nothing new on a server; what is there stays.
+func (s *Service) DrainServer(ctx context.Context, ref string) error {
+	return s.changeServer(ctx, ref, "server.drain", func(tx *catalog.Tx, server *catalog.Server) error {
+		return tx.SetServerState(ctx, server.ID, "drained")
+	})
+}
+
+// ResumeServer places on a server again.
+func (s *Service) ResumeServer(ctx context.Context, ref string) error {
+	return s.changeServer(ctx, ref, "server.resume", func(tx *catalog.Tx, server *catalog.Server) error {
+		return tx.SetServerState(ctx, server.ID, "active")
+	})
+}
+
+// RemoveServer forgets a server that holds no databases.
+func (s *Service) RemoveServer(ctx context.Context, ref string) error {
+	return s.changeServer(ctx, ref, "server.remove", func(tx *catalog.Tx, server *catalog.Server) error {
+		return tx.RemoveServer(ctx, server.ID)
+	})
+}
+
+func (s *Service) changeServer(ctx context.Context, ref, action string, fn func(*catalog.Tx, *catalog.Server) error) error {
+	server, err := s.catalog.Server(ctx, ref)
+	if err != nil {
+		return err
+	}
+	event := catalog.Event{Action: action, Target: server.Ref(), Actor: actorOf(ctx)}
+	return s.catalog.Update(ctx, event, func(tx *catalog.Tx) error { return fn(tx, server) })
 }
 
 // Server finds a server by id or name.
@@ -362,7 +385,12 @@ const tokenPrefix = "rhop"
 // CreateToken makes an operator's token, rhop_<id>_<secret>_<checksum>. The catalog keeps its hash only.
 func (s *Service) CreateToken(ctx context.Context, spec TokenSpec) (catalog.Secret, *catalog.Token, error) {
 	if spec.TTL <= 0 || spec.TTL > maxTokenTTL {
-		return catalog.Secret{}, nil, fmt.Errorf("ttl must be between a moment and a year: %w", catalog.ErrInvalid)
+		return catalog.Secret{}, nil, catalog.Invalid("ttl must be between a moment and a year")
+	}
+	for _, p := range spec.Permissions {
+		if p != "*" && !slices.Contains(Permissions, p) {
+			return catalog.Secret{}, nil, catalog.Invalid("permission %.60q is not known; there are * and %s", p, strings.Join(Permissions, ", "))
+		}
 	}
 	body := strings.Join([]string{tokenPrefix, base62(9), base62(32)}, "_")
 	text := fmt.Sprintf("%s_%08x", body, crc32.ChecksumIEEE([]byte(body)))
@@ -377,7 +405,8 @@ func (s *Service) CreateToken(ctx context.Context, spec TokenSpec) (catalog.Secr
 	if err := s.catalog.Update(ctx, event, func(tx *catalog.Tx) error { return tx.CreateToken(ctx, t) }); err != nil {
 		return catalog.Secret{}, nil, err
 	}
-	return catalog.NewSecret(text), t, nil
+	t, err := s.catalog.Token(ctx, t.ID)
+	return catalog.NewSecret(text), t, err
 }
 
 // Tokens lists operators' tokens.

@@ -3,8 +3,9 @@ package tenants
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/rowhouse/rowhouse/catalog"
@@ -19,8 +20,8 @@ type setting struct {
 
 // settings are the keys the contract lets a tenant override; every one is the host's to set.
 var settings = map[string]setting{
-	"rest.schemas":           {fits: isJSON[[]string], want: "a list of schema names"},
-	"rest.extra_search_path": {fits: isJSON[[]string], want: "a list of schema names"},
+	"rest.schemas":           {fits: areSchemas(1), want: "a list of schema names, of which none is the system's or rowhouse"},
+	"rest.extra_search_path": {fits: areSchemas(0), want: "a list of schema names, of which none is the system's or rowhouse"},
 	"rest.anon_role":         {fits: isJSON[string], want: "a role name, empty to refuse anonymous requests"},
 	"rest.max_rows":          {fits: isJSON[uint32], want: "a number of rows"},
 	"rest.max_body":          {fits: isJSON[uint32], want: "a number of bytes"},
@@ -46,9 +47,9 @@ func CheckSetting(key string, value json.RawMessage) error {
 	s, ok := settings[key]
 	switch {
 	case !ok:
-		return fmt.Errorf("setting %.60q is not known: %w", key, catalog.ErrInvalid)
+		return catalog.Invalid("setting %.60q is not known", key)
 	case !s.fits(value):
-		return fmt.Errorf("setting %q: want %s: %w", key, s.want, catalog.ErrInvalid)
+		return catalog.Invalid("setting %q: want %s", key, s.want)
 	}
 	return nil
 }
@@ -61,6 +62,22 @@ func SettingKeys() []string {
 	}
 	sort.Strings(keys)
 	return keys
+}
+
+// Exposable says whether requests may be let into a schema: never the system's, nor the one that says who may see what.
+func Exposable(schema string) bool {
+	return schema != "" && len(schema) <= 63 && !strings.ContainsRune(schema, 0) &&
+		schema != "rowhouse" && schema != "information_schema" && !strings.HasPrefix(schema, "pg_")
+}
+
+func areSchemas(least int) func(json.RawMessage) bool {
+	return func(value json.RawMessage) bool {
+		var names []string
+		if json.Unmarshal(value, &names) != nil || names == nil || len(names) < least {
+			return false
+		}
+		return !slices.ContainsFunc(names, func(name string) bool { return !Exposable(name) })
+	}
 }
 
 func isJSON[T any](value json.RawMessage) bool {

@@ -23,7 +23,10 @@ func (s serverRow) row() []any {
 func (s serverRow) name() string { return s.Name }
 
 func (a *app) serverGroup() *cobra.Command {
-	return group("server", "PostgreSQL servers that tenants can be placed on", a.serverAdd(), a.serverList(), a.serverGet())
+	return group("server", "PostgreSQL servers that tenants can be placed on", a.serverAdd(), a.serverList(), a.serverGet(),
+		a.serverChange("drain NAME", "Place nothing new on a server; what is there stays", tenants.Operator.DrainServer),
+		a.serverChange("resume NAME", "Place on a server again", tenants.Operator.ResumeServer),
+		a.serverChange("remove NAME", "Forget a server that holds no databases", tenants.Operator.RemoveServer))
 }
 
 func (a *app) serverAdd() *cobra.Command {
@@ -87,6 +90,20 @@ func (a *app) serverGet() *cobra.Command {
 				return nil, err
 			}
 			return serverRow{server}, nil
+		}),
+	}
+}
+
+func (a *app) serverChange(use, short string, change func(tenants.Operator, context.Context, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: exactly("NAME"),
+		RunE: a.do(func(ctx context.Context, args []string) error {
+			r, err := a.reach(ctx)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			return change(r, ctx, args[0])
 		}),
 	}
 }

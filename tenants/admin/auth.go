@@ -11,40 +11,11 @@ import (
 	"github.com/rowhouse/rowhouse/tenants"
 )
 
-// What the routes need. A token holds some of them, or all with "*"; one that holds none permits nothing.
-const (
-	permitTenantsRead    = "tenants.read"
-	permitTenantsCreate  = "tenants.create"
-	permitTenantsUpdate  = "tenants.update"
-	permitTenantsSuspend = "tenants.suspend"
-	permitServersRead    = "servers.read"
-	permitServersManage  = "servers.manage"
-	permitOpsRead        = "operations.read"
-	permitOpsRetry       = "operations.retry"
-	permitSettingsRead   = "settings.read"
-	permitSettingsManage = "settings.manage"
-	permitTokensRead     = "tokens.read"
-	permitTokensManage   = "tokens.manage"
-)
-
-const permitAll = "*"
-
-// permissions are all that a token can be given: those above, and those of routes to come.
-var permissions = []string{
-	permitTenantsRead, permitTenantsCreate, permitTenantsUpdate, permitTenantsSuspend, "tenants.delete", "tenants.migrate",
-	"tenants.impersonate", "tenants.placement.change", "tenants.data.cross",
-	permitServersRead, permitServersManage, permitOpsRead, permitOpsRetry, "operations.cancel",
-	permitSettingsRead, permitSettingsManage, "features.manage", permitTokensRead, permitTokensManage, "audit.read.host",
-}
-
-// Permissions are all that an operator's token can be given, besides "*", which is all of them.
-func Permissions() []string { return slices.Clone(permissions) }
-
 // grants are the permissions of whoever asks.
 type grants []string
 
 func (g grants) permit(permission string) bool {
-	return permission != "" && (slices.Contains(g, permission) || slices.Contains(g, permitAll))
+	return permission != "" && (slices.Contains(g, permission) || slices.Contains(g, tenants.PermitAll))
 }
 
 type grantsKey struct{}

@@ -230,6 +230,21 @@ func (c *Client) AddServer(ctx context.Context, spec tenants.ServerSpec) (*catal
 	return one[catalog.Server](ctx, c, http.MethodPost, "/servers", in)
 }
 
+// DrainServer places nothing new on a server.
+func (c *Client) DrainServer(ctx context.Context, ref string) error {
+	return about("server", ref, c.do(ctx, http.MethodPost, "/servers/"+url.PathEscape(ref)+"/drain", nil, nil, nil))
+}
+
+// ResumeServer places on a server again.
+func (c *Client) ResumeServer(ctx context.Context, ref string) error {
+	return about("server", ref, c.do(ctx, http.MethodPost, "/servers/"+url.PathEscape(ref)+"/resume", nil, nil, nil))
+}
+
+// RemoveServer forgets a server that holds no databases.
+func (c *Client) RemoveServer(ctx context.Context, ref string) error {
+	return about("server", ref, c.do(ctx, http.MethodDelete, "/servers/"+url.PathEscape(ref), nil, nil, nil))
+}
+
 // Server finds a server by id or name.
 func (c *Client) Server(ctx context.Context, ref string) (*catalog.Server, error) {
 	server, err := one[catalog.Server](ctx, c, http.MethodGet, "/servers/"+url.PathEscape(ref), nil)

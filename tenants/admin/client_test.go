@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/deploy/localpg/pgtest"
 	"github.com/rowhouse/rowhouse/tenants"
 	"github.com/rowhouse/rowhouse/tenants/admin"
 )
@@ -155,18 +156,34 @@ func walk(t *testing.T, h *house, op tenants.Operator) {
 		t.Errorf("operation is %+v", operation)
 	}
 
-	server, err := op.AddServer(ctx, tenants.ServerSpec{Name: "main", DSN: catalog.NewSecret("postgres://prov:RHCANARY@127.0.0.1:5433/postgres"), MaxConnections: 33})
+	role, password := pgtest.Role(t, "LOGIN CREATEDB CREATEROLE")
+	dsn := strings.Replace(pgtest.ServerDSN(t), "rowhouse@", role+":"+password+"@", 1)
+	server, err := op.AddServer(ctx, tenants.ServerSpec{Name: "main", DSN: catalog.NewSecret(dsn), MaxConnections: 33})
 	check(err, nil)
-	if server.Name != "main" || server.MaxConnections != 33 || server.Hosts[0] != "127.0.0.1:5433" {
+	if server.Name != "main" || server.MaxConnections != 33 || server.State != "active" {
 		t.Errorf("server is %+v", server)
 	}
 	stored, err := h.catalog.Credential(ctx, server.ID, catalog.DatabaseID{}, catalog.LoginProvisioner)
 	check(err, nil)
-	if stored.Secret.Reveal() != "RHCANARY" || stored.Role != "prov" {
+	if stored.Secret.Reveal() != password || stored.Role != role {
 		t.Errorf("another password or role arrived: %s", stored.Role)
 	}
-	_, err = op.AddServer(ctx, tenants.ServerSpec{Name: "main", DSN: catalog.NewSecret("postgres://prov:RHCANARY@127.0.0.1/postgres")})
+	_, err = op.AddServer(ctx, tenants.ServerSpec{Name: "main", DSN: catalog.NewSecret(dsn)})
 	check(err, catalog.ErrExists)
+	plain, password := pgtest.Role(t, "LOGIN")
+	for _, unfit := range []string{
+		"postgres://prov:RHCANARY@127.0.0.1:1/postgres", // nobody there
+		strings.Replace(pgtest.ServerDSN(t), "rowhouse@", role+":RHCANARY@", 1),
+		strings.Replace(pgtest.ServerDSN(t), "rowhouse@", plain+":"+password+"@", 1),
+	} {
+		_, err = op.AddServer(ctx, tenants.ServerSpec{Name: "other", DSN: catalog.NewSecret(unfit)})
+		check(err, catalog.ErrInvalid)
+	}
+	check(op.DrainServer(ctx, "main"), nil)
+	_, err = op.CreateTenant(ctx, tenants.TenantSpec{Name: "gamma", Server: "main"})
+	check(err, catalog.ErrConflict)
+	check(op.ResumeServer(ctx, "main"), nil)
+	check(op.DrainServer(ctx, "nowhere"), catalog.ErrNotFound)
 	_, err = op.AddServer(ctx, tenants.ServerSpec{Name: "other", DSN: catalog.NewSecret("postgres://prov:RHCANARY@127.0.0.1/postgres?service=x")})
 	check(err, catalog.ErrInvalid)
 	_, err = op.Server(ctx, "main")

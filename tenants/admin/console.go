@@ -107,11 +107,11 @@ func (c *console) look(ctx context.Context) consoleView {
 			view.Failures = append(view.Failures, c.problem(ctx, err).Detail)
 		}
 	}
-	see(permitTenantsRead, func() (err error) {
+	see(tenants.PermitTenantsRead, func() (err error) {
 		view.Tenants, err = c.operator.Tenants(ctx)
 		return err
 	})
-	see(permitOpsRead, func() error {
+	see(tenants.PermitOpsRead, func() error {
 		operations, err := c.operator.Operations(ctx, "")
 		for _, op := range operations {
 			view.Operations = append(view.Operations, bodyOf(op))
@@ -119,7 +119,7 @@ func (c *console) look(ctx context.Context) consoleView {
 		}
 		return err
 	})
-	see(permitServersRead, func() (err error) {
+	see(tenants.PermitServersRead, func() (err error) {
 		view.Servers, err = c.operator.Servers(ctx)
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // How often a stream looks for events, says that it is alive, and how long it goes on at most: clients come back with the
@@ -32,7 +33,7 @@ type eventsInput struct {
 // registerEvents mounts an operation's events: those of now as a list, or with Accept: text/event-stream those to come too,
 // until the operation is finished.
 func (s *service) registerEvents(tag string) {
-	add(s, route{"list-operation-events", tag, "What happened to an operation; with Accept: text/event-stream, as it happens", http.MethodGet, "/operations/{id}/events", permitOpsRead, 0},
+	add(s, route{"list-operation-events", tag, "What happened to an operation; with Accept: text/event-stream, as it happens", http.MethodGet, "/operations/{id}/events", tenants.PermitOpsRead, 0},
 		func(ctx context.Context, in *eventsInput) (*huma.StreamResponse, error) {
 			if _, err := s.operator.Operation(ctx, in.ID); err != nil {
 				return nil, err

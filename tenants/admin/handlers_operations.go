@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // operationBody is an operation and how far it has come.
@@ -50,7 +51,7 @@ type listOperationsInput struct {
 
 func (s *service) registerOperations() {
 	const tag = "Operations"
-	add(s, route{"list-operations", tag, "List operations, the newest first", http.MethodGet, "/operations", permitOpsRead, 0},
+	add(s, route{"list-operations", tag, "List operations, the newest first", http.MethodGet, "/operations", tenants.PermitOpsRead, 0},
 		func(ctx context.Context, in *listOperationsInput) (*listOutput[*operationBody], error) {
 			all, err := s.operator.Operations(ctx, in.Tenant)
 			if err != nil {
@@ -66,7 +67,7 @@ func (s *service) registerOperations() {
 			}
 			return page(operationsPath, query, pageInput{in.Limit, in.Cursor}, bodies, func(b *operationBody) string { return b.ID.String() }, descending)
 		})
-	add(s, route{"get-operation", tag, "Show an operation", http.MethodGet, "/operations/{id}", permitOpsRead, 0},
+	add(s, route{"get-operation", tag, "Show an operation", http.MethodGet, "/operations/{id}", tenants.PermitOpsRead, 0},
 		func(ctx context.Context, in *operationInput) (*operationOutput, error) {
 			op, err := s.operator.Operation(ctx, in.ID)
 			if err != nil {
@@ -74,7 +75,7 @@ func (s *service) registerOperations() {
 			}
 			return &operationOutput{Body: bodyOf(op)}, nil
 		})
-	add(s, route{"retry-operation", tag, "Make a failed operation go on at its step", http.MethodPost, `/operations/{id}/\:retry`, permitOpsRetry, http.StatusAccepted},
+	add(s, route{"retry-operation", tag, "Make a failed operation go on at its step", http.MethodPost, `/operations/{id}/\:retry`, tenants.PermitOpsRetry, http.StatusAccepted},
 		func(ctx context.Context, in *operationInput) (*operationOutput, error) {
 			return accepted(s.operator.RetryOperation(ctx, in.ID))
 		})

@@ -27,7 +27,7 @@ type addServerInput struct {
 
 func (s *service) registerServers() {
 	const tag = "Servers"
-	add(s, route{"list-servers", tag, "List servers by name", http.MethodGet, "/servers", permitServersRead, 0},
+	add(s, route{"list-servers", tag, "List servers by name", http.MethodGet, "/servers", tenants.PermitServersRead, 0},
 		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Server], error) {
 			all, err := s.operator.Servers(ctx)
 			if err != nil {
@@ -35,7 +35,7 @@ func (s *service) registerServers() {
 			}
 			return everything(all), nil
 		})
-	add(s, route{"add-server", tag, "Register a server", http.MethodPost, "/servers", permitServersManage, http.StatusCreated},
+	add(s, route{"add-server", tag, "Register a server", http.MethodPost, "/servers", tenants.PermitServersManage, http.StatusCreated},
 		func(ctx context.Context, in *addServerInput) (*serverOutput, error) {
 			server, err := s.operator.AddServer(ctx, tenants.ServerSpec{
 				Name: in.Body.Name, DSN: catalog.NewSecret(in.Body.DSN), MaxConnections: in.Body.MaxConnections,
@@ -45,12 +45,32 @@ func (s *service) registerServers() {
 			}
 			return &serverOutput{Location: basePath + "/servers/" + server.Name, Body: server}, nil
 		})
-	add(s, route{"get-server", tag, "Show a server", http.MethodGet, "/servers/{ref}", permitServersRead, 0},
+	add(s, route{"get-server", tag, "Show a server", http.MethodGet, "/servers/{ref}", tenants.PermitServersRead, 0},
 		func(ctx context.Context, in *serverInput) (*serverOutput, error) {
 			server, err := s.operator.Server(ctx, in.Ref)
 			if err != nil {
 				return nil, err
 			}
 			return &serverOutput{Body: server}, nil
+		})
+	for _, verb := range []struct {
+		name, summary string
+		do            func(context.Context, string) error
+	}{{"drain", "Place nothing new on a server", s.operator.DrainServer}, {"resume", "Place on a server again", s.operator.ResumeServer}} {
+		add(s, route{verb.name + "-server", tag, verb.summary, http.MethodPost, "/servers/{ref}/" + verb.name, tenants.PermitServersManage, 0},
+			func(ctx context.Context, in *serverInput) (*serverOutput, error) {
+				if err := verb.do(ctx, in.Ref); err != nil {
+					return nil, err
+				}
+				server, err := s.operator.Server(ctx, in.Ref)
+				if err != nil {
+					return nil, err
+				}
+				return &serverOutput{Body: server}, nil
+			})
+	}
+	add(s, route{"remove-server", tag, "Forget a server that holds no databases", http.MethodDelete, "/servers/{ref}", tenants.PermitServersManage, http.StatusNoContent},
+		func(ctx context.Context, in *serverInput) (*struct{}, error) {
+			return nil, s.operator.RemoveServer(ctx, in.Ref)
 		})
 }

@@ -37,7 +37,7 @@ type setting struct {
 
 func (s *service) registerSettings() {
 	const tag = "Settings"
-	add(s, route{"list-settings", tag, "List what the host decided", http.MethodGet, "/settings", permitSettingsRead, 0},
+	add(s, route{"list-settings", tag, "List what the host decided", http.MethodGet, "/settings", tenants.PermitSettingsRead, 0},
 		func(ctx context.Context, in *settingsInput) (*listOutput[setting], error) {
 			values, err := s.operator.Settings(ctx, in.Tenant)
 			if err != nil {
@@ -50,14 +50,14 @@ func (s *service) registerSettings() {
 			sort.Slice(all, func(i, j int) bool { return all[i].Key < all[j].Key })
 			return everything(all), nil
 		})
-	add(s, route{"set-setting", tag, "Decide something", http.MethodPut, "/settings/{key}", permitSettingsManage, http.StatusNoContent},
+	add(s, route{"set-setting", tag, "Decide something", http.MethodPut, "/settings/{key}", tenants.PermitSettingsManage, http.StatusNoContent},
 		func(ctx context.Context, in *setSettingInput) (*struct{}, error) {
 			if err := known(in.Key); err != nil {
 				return nil, err
 			}
 			return nil, s.operator.SetSetting(ctx, in.Tenant, in.Key, in.Body.Value)
 		})
-	add(s, route{"unset-setting", tag, "Take a decision back", http.MethodDelete, "/settings/{key}", permitSettingsManage, http.StatusNoContent},
+	add(s, route{"unset-setting", tag, "Take a decision back", http.MethodDelete, "/settings/{key}", tenants.PermitSettingsManage, http.StatusNoContent},
 		func(ctx context.Context, in *settingInput) (*struct{}, error) {
 			return nil, s.operator.UnsetSetting(ctx, in.Tenant, in.Key)
 		})

@@ -47,7 +47,7 @@ type domainInput struct {
 
 func (s *service) registerTenants() {
 	const tag = "Tenants"
-	add(s, route{"list-tenants", tag, "List tenants by name", http.MethodGet, "/tenants", permitTenantsRead, 0},
+	add(s, route{"list-tenants", tag, "List tenants by name", http.MethodGet, "/tenants", tenants.PermitTenantsRead, 0},
 		func(ctx context.Context, in *pageInput) (*listOutput[*catalog.Tenant], error) {
 			all, err := s.operator.Tenants(ctx)
 			if err != nil {
@@ -55,7 +55,7 @@ func (s *service) registerTenants() {
 			}
 			return page(basePath+"/tenants", url.Values{}, *in, all, func(t *catalog.Tenant) string { return t.Name }, ascending)
 		})
-	add(s, route{"create-tenant", tag, "Begin to provision a tenant", http.MethodPost, "/tenants", permitTenantsCreate, http.StatusAccepted},
+	add(s, route{"create-tenant", tag, "Begin to provision a tenant", http.MethodPost, "/tenants", tenants.PermitTenantsCreate, http.StatusAccepted},
 		func(ctx context.Context, in *createTenantInput) (*operationOutput, error) {
 			b := in.Body
 			op, err := s.operator.CreateTenant(ctx, tenants.TenantSpec{
@@ -63,9 +63,9 @@ func (s *service) registerTenants() {
 			})
 			return accepted(op, err)
 		})
-	add(s, route{"get-tenant", tag, "Show a tenant", http.MethodGet, "/tenants/{ref}", permitTenantsRead, 0},
+	add(s, route{"get-tenant", tag, "Show a tenant", http.MethodGet, "/tenants/{ref}", tenants.PermitTenantsRead, 0},
 		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) { return s.tenant(ctx, in.Ref) })
-	add(s, route{"suspend-tenant", tag, "Stop serving a tenant", http.MethodPost, "/tenants/{ref}/suspend", permitTenantsSuspend, 0},
+	add(s, route{"suspend-tenant", tag, "Stop serving a tenant", http.MethodPost, "/tenants/{ref}/suspend", tenants.PermitTenantsSuspend, 0},
 		func(ctx context.Context, in *suspendTenantInput) (*tenantOutput, error) {
 			reason := ""
 			if in.Body != nil {
@@ -76,28 +76,28 @@ func (s *service) registerTenants() {
 			}
 			return s.tenant(ctx, in.Ref)
 		})
-	add(s, route{"rename-tenant", tag, "Give a tenant another name", http.MethodPost, "/tenants/{ref}/rename", permitTenantsUpdate, 0},
+	add(s, route{"rename-tenant", tag, "Give a tenant another name", http.MethodPost, "/tenants/{ref}/rename", tenants.PermitTenantsUpdate, 0},
 		func(ctx context.Context, in *renameTenantInput) (*tenantOutput, error) {
 			if err := s.operator.RenameTenant(ctx, in.Ref, in.Body.Name); err != nil {
 				return nil, err
 			}
 			return s.tenant(ctx, in.Body.Name)
 		})
-	add(s, route{"add-domain", tag, "Give a tenant a host name of its own", http.MethodPut, "/tenants/{ref}/domains/{host}", permitTenantsUpdate, 0},
+	add(s, route{"add-domain", tag, "Give a tenant a host name of its own", http.MethodPut, "/tenants/{ref}/domains/{host}", tenants.PermitTenantsUpdate, 0},
 		func(ctx context.Context, in *domainInput) (*tenantOutput, error) {
 			if err := s.operator.AddDomain(ctx, in.Ref, in.Host); err != nil {
 				return nil, err
 			}
 			return s.tenant(ctx, in.Ref)
 		})
-	add(s, route{"remove-domain", tag, "Take a host name back", http.MethodDelete, "/tenants/{ref}/domains/{host}", permitTenantsUpdate, 0},
+	add(s, route{"remove-domain", tag, "Take a host name back", http.MethodDelete, "/tenants/{ref}/domains/{host}", tenants.PermitTenantsUpdate, 0},
 		func(ctx context.Context, in *domainInput) (*tenantOutput, error) {
 			if err := s.operator.RemoveDomain(ctx, in.Ref, in.Host); err != nil {
 				return nil, err
 			}
 			return s.tenant(ctx, in.Ref)
 		})
-	add(s, route{"resume-tenant", tag, "Serve a tenant again", http.MethodPost, "/tenants/{ref}/resume", permitTenantsSuspend, 0},
+	add(s, route{"resume-tenant", tag, "Serve a tenant again", http.MethodPost, "/tenants/{ref}/resume", tenants.PermitTenantsSuspend, 0},
 		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) {
 			if err := s.operator.ResumeTenant(ctx, in.Ref); err != nil {
 				return nil, err

@@ -32,7 +32,7 @@ type newToken struct {
 
 func (s *service) registerTokens() {
 	const tag = "Tokens"
-	add(s, route{"list-tokens", tag, "List operators' tokens, the newest first", http.MethodGet, "/tokens", permitTokensRead, 0},
+	add(s, route{"list-tokens", tag, "List operators' tokens, the newest first", http.MethodGet, "/tokens", tenants.PermitTokensRead, 0},
 		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Token], error) {
 			all, err := s.operator.Tokens(ctx)
 			if err != nil {
@@ -40,7 +40,7 @@ func (s *service) registerTokens() {
 			}
 			return everything(all), nil
 		})
-	add(s, route{"create-token", tag, "Make an operator's token", http.MethodPost, "/tokens", permitTokensManage, http.StatusCreated},
+	add(s, route{"create-token", tag, "Make an operator's token", http.MethodPost, "/tokens", tenants.PermitTokensManage, http.StatusCreated},
 		func(ctx context.Context, in *createTokenInput) (*createTokenOutput, error) {
 			ttl, err := time.ParseDuration(in.Body.TTL)
 			if err != nil {
@@ -55,7 +55,7 @@ func (s *service) registerTokens() {
 			}
 			return &createTokenOutput{basePath + "/tokens/" + token.ID, newToken{*token, text.Reveal()}}, nil
 		})
-	add(s, route{"revoke-token", tag, "End an operator's token", http.MethodDelete, "/tokens/{id}", permitTokensManage, http.StatusNoContent},
+	add(s, route{"revoke-token", tag, "End an operator's token", http.MethodDelete, "/tokens/{id}", tenants.PermitTokensManage, http.StatusNoContent},
 		func(ctx context.Context, in *struct {
 			ID string `path:"id" maxLength:"64"`
 		}) (*struct{}, error) {
@@ -68,7 +68,7 @@ func (s *service) registerTokens() {
 func mayGive(own grants, wanted []string) error {
 	for i, p := range wanted {
 		switch {
-		case p != permitAll && !slices.Contains(permissions, p):
+		case p != tenants.PermitAll && !slices.Contains(tenants.Permissions, p):
 			return fmt.Errorf("permission %d is not one there is: %w", i, catalog.ErrInvalid)
 		case !own.permit(p):
 			return newProblem(http.StatusForbidden, "", "A token can be given no permission that its maker lacks")

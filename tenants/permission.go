@@ -1,0 +1,30 @@
+package tenants
+
+// Permission is something an operator's token allows.
+type Permission = string
+
+// The permissions of the host side. A token holds some of them, or all with PermitAll; one that holds none allows nothing.
+const (
+	PermitAll Permission = "*"
+
+	PermitTenantsRead    Permission = "tenants.read"
+	PermitTenantsCreate  Permission = "tenants.create"
+	PermitTenantsUpdate  Permission = "tenants.update"
+	PermitTenantsSuspend Permission = "tenants.suspend"
+	PermitServersRead    Permission = "servers.read"
+	PermitServersManage  Permission = "servers.manage"
+	PermitOpsRead        Permission = "operations.read"
+	PermitOpsRetry       Permission = "operations.retry"
+	PermitSettingsRead   Permission = "settings.read"
+	PermitSettingsManage Permission = "settings.manage"
+	PermitTokensRead     Permission = "tokens.read"
+	PermitTokensManage   Permission = "tokens.manage"
+)
+
+// Permissions are all that a token can be given besides PermitAll: those above, and those of verbs to come.
+var Permissions = []Permission{
+	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, "tenants.delete", "tenants.migrate",
+	"tenants.impersonate", "tenants.placement.change", "tenants.data.cross",
+	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, "operations.cancel",
+	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, "audit.read.host",
+}
