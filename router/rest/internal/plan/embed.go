@@ -155,8 +155,7 @@ func (p planner) relationship(origin *schema.Relation, target, hint string) (*re
 		}
 	}
 	var found []*relationship
-	all := relationships(origin)
-	for _, rel := range all {
+	for _, rel := range relationships(origin, target) {
 		if rel.to.Schema == origin.Schema && rel.matches(target, hint) {
 			found = append(found, rel)
 		}
@@ -165,13 +164,14 @@ func (p planner) relationship(origin *schema.Relation, target, hint string) (*re
 	case 1:
 		return found[0], nil
 	case 0:
-		return nil, p.unrelated(origin, target, hint, all)
+		return nil, p.unrelated(origin, target, hint, relationships(origin, ""))
 	}
 	return nil, ambiguous(origin, target, found)
 }
 
-// relationships are all ways out of a relation.
-func relationships(origin *schema.Relation) []*relationship {
+// relationships are all ways out of a relation. Many-to-many ones, of which there may be very many, are only those
+// to the relation called target, unless that is empty.
+func relationships(origin *schema.Relation, target string) []*relationship {
 	var all []*relationship
 	for _, key := range origin.ForeignKeys {
 		rel := &relationship{kind: manyToOne, from: origin, to: key.To, key: key, on: pairs(key.Columns, key.Targets)}
@@ -189,7 +189,7 @@ func relationships(origin *schema.Relation) []*relationship {
 			all = append(all, rel)
 		}
 		for _, second := range key.From.ForeignKeys {
-			if second.Constraint != key.Constraint && second.To != origin && inside(key.Columns, key.From.Key) && inside(second.Columns, key.From.Key) {
+			if (target == "" || second.To.Name.Name == target) && second.Constraint != key.Constraint && second.To != origin && inside(key.Columns, key.From.Key) && inside(second.Columns, key.From.Key) {
 				all = append(all, &relationship{kind: manyToMany, from: origin, to: second.To, key: key, second: second})
 			}
 		}
