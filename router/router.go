@@ -36,6 +36,9 @@ type Registry interface {
 	Renew(ctx context.Context, r catalog.Report) (*catalog.Grant, error)
 }
 
+// DefaultRoles are the roles that requests run as in a database that rowhouse made.
+var DefaultRoles = []string{"anon", "authenticated", "service_role"}
+
 // Config is how a router works. The zero value works.
 type Config struct {
 	// MaxPools is how many databases stay connected when nobody is using them.
@@ -72,7 +75,7 @@ type Config struct {
 
 	// Roles are the database roles that a transaction may run as.
 	//
-	// Nil means anon, authenticated and service_role.
+	// Nil means DefaultRoles.
 	Roles []string
 
 	// AnonRole is the role of a request whose credential names none. A tenant's setting rest.anon_role comes first.
@@ -107,7 +110,7 @@ func (c Config) withDefaults() Config {
 	c.ConnectTimeout = or(c.ConnectTimeout, 3*time.Second)
 	c.Limits.ConcurrentRequests = max(0, or(c.Limits.ConcurrentRequests, 8))
 	if c.Roles == nil {
-		c.Roles = []string{"anon", "authenticated", "service_role"}
+		c.Roles = DefaultRoles
 	}
 	if c.AnonRole == "" && !c.NoAnon {
 		c.AnonRole = "anon"

@@ -57,6 +57,7 @@ var keys = []key{
 	{name: "catalog.keys", kind: text, help: "keyset file that seals connection strings"},
 	{name: "listen", fallback: ":8080", kind: text, help: "address of the data plane"},
 	{name: "admin.listen", fallback: "127.0.0.1:8081", kind: text, help: "address of the control plane"},
+	{name: "admin.hosts", kind: list, help: "names by which the control plane is reached, besides loopback"},
 	{name: "tenancy.enabled", fallback: "true", kind: boolean, help: "false: every request is tenant default"},
 	{name: "tenancy.resolve.order", fallback: "token,domain,header,cookie", kind: list, help: "token, domain, header, cookie, path, query"},
 	{name: "tenancy.resolve.domains", fallback: "{tenant}.localhost", kind: list, help: "host patterns"},
@@ -108,10 +109,10 @@ type layer map[string]struct{ text, origin string }
 // loadConfig puts flags over environment over file over defaults. All that is wrong comes back at once, a line each.
 func loadConfig(file string, environ []string, flags map[string]string) (*config, error) {
 	var problems []error
-	fileLayer, err := readFile(file)
-	problems = append(problems, err...)
-	envLayer, err := readEnv(environ)
-	problems = append(problems, err...)
+	fileLayer, wrong := readFile(file)
+	problems = append(problems, wrong...)
+	envLayer, wrong := readEnv(environ)
+	problems = append(problems, wrong...)
 	flagLayer := layer{}
 	for name, value := range flags {
 		flagLayer[name] = struct{ text, origin string }{value, "--" + strings.ReplaceAll(name, ".", "-")}
@@ -124,23 +125,17 @@ func loadConfig(file string, environ []string, flags map[string]string) (*config
 				value, origin = v.text, v.origin
 			}
 		}
-		var parsed any = ""
-		if value != "" || k.kind.want == list.want {
-			v, err := k.kind.read(value)
-			if err != nil {
-				problems = append(problems, fmt.Errorf("%s: %s: want %s", origin, k.name, k.kind.want))
-				continue
-			}
-			parsed = v
+		parsed, err := k.kind.read(value) // an empty value is one too: it switches nothing off by accident
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %s: want %s", origin, k.name, k.kind.want))
+			parsed, _ = k.kind.read(k.fallback) // so that what else is wrong is found as well
 		}
 		c.origin[k.name] = origin
 		if err := c.Load(confmap.Provider(map[string]any{k.name: parsed}, "."), nil); err != nil {
 			return nil, err
 		}
 	}
-	if len(problems) == 0 {
-		problems = append(problems, c.check()...)
-	}
+	problems = append(problems, c.check()...)
 	if err := errors.Join(problems...); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
@@ -190,10 +185,18 @@ func (c *config) check() []error {
 			}
 		}
 	}
-	for _, schema := range append(c.Strings("rest.schemas"), c.Strings("rest.extra_search_path")...) {
-		if schema == "rowhouse" || schema == "information_schema" || strings.HasPrefix(schema, "pg_") {
-			add("rest.schemas", "%q can never be exposed", schema)
+	for _, name := range []string{"rest.schemas", "rest.extra_search_path"} {
+		for _, schema := range c.Strings(name) {
+			if !tenants.Exposable(schema) {
+				add(name, "%.63q can never be exposed", schema)
+			}
 		}
+	}
+	if slices.Contains(c.Strings("tenancy.resolve.order"), "header") && len(c.Strings("tenancy.resolve.header")) == 0 {
+		add("tenancy.resolve.header", "is empty, and header stands in tenancy.resolve.order")
+	}
+	if slices.Contains(c.Strings("tenancy.resolve.order"), "cookie") && c.String("tenancy.resolve.cookie") == "" {
+		add("tenancy.resolve.cookie", "is empty, and cookie stands in tenancy.resolve.order")
 	}
 	if len(c.Strings("rest.schemas")) == 0 {
 		add("rest.schemas", "is empty: nothing would be served")
@@ -302,7 +305,7 @@ func readEnv(environ []string) (layer, []error) {
 		}
 		k, ok := byVariable[strings.TrimSuffix(name, "_FILE")]
 		if !ok || !strings.HasSuffix(name, "_FILE") {
-			problems = append(problems, fmt.Errorf("%s: is not known%s", name, suggestion(strings.ToLower(strings.ReplaceAll(short, "_", ".")))))
+			problems = append(problems, fmt.Errorf("%s: is not known%s", name, suggestVariable(name)))
 			continue
 		}
 		content, err := os.ReadFile(value)
@@ -351,6 +354,20 @@ func suggestion(name string) string {
 	for _, k := range keys {
 		if d := editDistance(name, k.name); d < least {
 			best, least = k.name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// suggestVariable finds the known variable that is nearest to name.
+func suggestVariable(name string) string {
+	best, least := "", 4
+	for _, k := range keys {
+		if d := editDistance(name, variable(k.name)); d < least {
+			best, least = variable(k.name), d
 		}
 	}
 	if best == "" {
@@ -439,6 +456,8 @@ func (c *config) shown(k key) any {
 		return value
 	case time.Duration:
 		return value.String()
+	case []string:
+		return strings.Join(value, ",")
 	default:
 		return value
 	}

@@ -209,6 +209,14 @@ func devCommand(t *testing.T, p *process) {
 		{"the audit trail", []string{"audit", "list", "--tenant", "hooli", "-o", "json"}, 0, "tenant.create", ""},
 		{"a setting that is none", []string{"setting", "set", "rest.max_row", "1"}, 1, "", "not known"},
 		{"a setting of another type", []string{"setting", "set", "rest.max_rows", "many"}, 1, "", "number of rows"},
+		{"a schema that is never exposed", []string{"setting", "set", "rest.schemas", `["rowhouse"]`, "--tenant", "acme"}, 1, "", "schema names"},
+		{"no schema at all", []string{"setting", "set", "rest.schemas", "[]", "--tenant", "acme"}, 1, "", "schema names"},
+		{"a role that no token may have", []string{"token", "create", "--tenant", "acme", "--role", "postgres"}, 2, "", "--role must be one of"},
+		{"a permission that there is not", []string{"token", "create", "--operator", "--permission", "nosuch"}, 1, "", "is not known"},
+		{"the running dev is healthy", []string{"healthcheck"}, 0, "", ""},
+		{"a server that is not there", []string{"server", "add", "x", "--dsn", "postgres://u:RHCANARY@127.0.0.1:1/postgres"}, 1, "", "finds nobody there"},
+		{"a password with an @ that is not encoded", []string{"server", "add", "x", "--dsn", "postgres://u:pw@RHCANARY@127.0.0.1/postgres"}, 1, "", "host is no name"},
+		{"a server that holds databases", []string{"server", "remove", "local"}, 1, "", "holds databases"},
 		{"the catalog", []string{"catalog", "check"}, 0, "", "sound"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -440,7 +448,11 @@ rest: { schemas: [rowhouse] }
 		{"all that is wrong in a file, at once", nil, []string{"config", "check", "--config", bad}, 78, []string{
 			"bad.yaml:3: router.max_pool: is not known; did you mean router.max_pools?", "bad.yaml:4: router.max_pools: want a whole number", "bad.yaml:5: router.idle_timeout: want a duration with a unit",
 		}},
-		{"a variable that is not known", []string{"ROWHOUSE_LISTN=:1"}, []string{"config", "check"}, 78, []string{"ROWHOUSE_LISTN: is not known; did you mean listen?"}},
+		{"a variable that is not known", []string{"ROWHOUSE_LISTN=:1"}, []string{"config", "check"}, 78, []string{"ROWHOUSE_LISTN: is not known; did you mean ROWHOUSE_LISTEN?"}},
+		{"an empty variable switches nothing off", []string{"ROWHOUSE_AUTH_REQUIRE_EXP=", "ROWHOUSE_REST_MAX_BODY="}, []string{"config", "check"}, 78, []string{"auth.require_exp: want true or false", "rest.max_body: want a size"}},
+		{"no header to look at", []string{"ROWHOUSE_TENANCY_RESOLVE_HEADER="}, []string{"config", "check"}, 78, []string{"tenancy.resolve.header: is empty"}},
+		{"a system schema among others that are wrong", []string{"ROWHOUSE_REST_SCHEMAS=pg_catalog", "ROWHOUSE_ROUTER_MAX_POOLS=x"}, []string{"config", "check"}, 78, []string{`"pg_catalog" can never be exposed`, "router.max_pools: want"}},
+		{"what needs the catalog does not turn to another rowhouse", []string{"ROWHOUSE_ADMIN_URL=http://127.0.0.1:1"}, []string{"migrate", "status"}, 2, []string{"needs the catalog itself"}},
 		{"variables that an orchestrator sets", []string{"ROWHOUSE_SERVICE_HOST=10.0.0.1", "ROWHOUSE_PORT=tcp://10.0.0.1:80", "ROWHOUSE_PORT_80_TCP=x"}, []string{"config", "check"}, 0, nil},
 		{"two listeners on one port", []string{"ROWHOUSE_LISTEN=127.0.0.1:81", "ROWHOUSE_ADMIN_LISTEN=127.0.0.1:81"}, []string{"config", "check"}, 78, []string{"admin.listen: is the same as listen"}},
 		{"a keyset that others can read", []string{"ROWHOUSE_CATALOG_KEYS=" + write("keys.json", "{}", 0o644)}, []string{"config", "check"}, 78, []string{"can be read by others"}},

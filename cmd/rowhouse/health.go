@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rowhouse/rowhouse/deploy/localpg"
 	"github.com/rowhouse/rowhouse/tenants"
 )
 
@@ -64,7 +66,11 @@ func (a *app) healthcheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			host, port, err := net.SplitHostPort(cfg.String("listen"))
+			address := cfg.String("listen")
+			if running, err := localpg.Running(a.devDir()); err == nil && cfg.String("catalog.url") == "" {
+				address = strings.TrimPrefix(running.DataURL, "http://") // the dev that serves here
+			}
+			host, port, err := net.SplitHostPort(address)
 			if err != nil {
 				return &coded{err: cfg.problem("listen", "want host:port"), code: exitConfig}
 			}

@@ -94,10 +94,35 @@ func (h *house) identityConfig() identity.Config {
 		TenantClaim:     c.String("auth.tenant_claim"),
 		RoleClaim:       c.String("auth.role_claim"),
 		Leeway:          c.duration("auth.leeway"),
+		PerTenant:       h.authOf,
 		RequireExp:      new(c.Bool("auth.require_exp")),
 		RequireAudience: new(c.Bool("auth.require_audience")),
 		Logger:          h.log,
 	}
+}
+
+// authOf is what the host decided about tokens for one tenant, or for everybody. It asks memory only: the reference is
+// one that nobody has verified yet.
+func (h *house) authOf(ref string) (identity.Override, bool) {
+	t, err := h.directory.Tenant(context.Background(), ref)
+	if err != nil {
+		return identity.Override{}, false
+	}
+	o := identity.Override{
+		Issuer: effective(h, t, "auth.issuer", ""), Audience: effective(h, t, "auth.audience", ""),
+		TenantClaim: effective(h, t, "auth.tenant_claim", ""), RoleClaim: effective(h, t, "auth.role_claim", ""),
+		RequireExp: effective[*bool](h, t, "auth.require_exp", nil), RequireAudience: effective[*bool](h, t, "auth.require_audience", nil),
+	}
+	if text := effective(h, t, "auth.leeway", ""); text != "" {
+		if leeway, err := time.ParseDuration(text); err == nil {
+			o.Leeway = &leeway
+		}
+	}
+	if o == (identity.Override{}) {
+		return o, false
+	}
+	o.Tenant = t.ID
+	return o, true
 }
 
 // newResolver is the chain of tenancy.resolve.order; with tenancy off there is one tenant and nothing to ask.
@@ -258,7 +283,13 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 		handler http.Handler
 		l       net.Listener
 	}{{public, l.public}, {admin, l.admin}} {
-		listening.Go(func() error { return serveUntil(doors, newServer(h.health.windDown(door.handler)), door.l, drainLimit) })
+		listening.Go(func() error {
+			err := serveUntil(doors, newServer(h.health.windDown(door.handler), h.log), door.l, drainLimit)
+			if err != nil {
+				stopServing() // a door that closed by itself closes the house
+			}
+			return err
+		})
 	}
 	if !h.config.Bool("tenancy.enabled") {
 		if _, err := h.service.EnsureDefault(ctx); err != nil {

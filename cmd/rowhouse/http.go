@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -65,6 +66,7 @@ func (h *house) adminHandler() (http.Handler, error) {
 			return session, t.Permissions, nil
 		},
 		Version: release,
+		Hosts:   h.config.Strings("admin.hosts"),
 		Logger:  h.log,
 	})
 	return e, err
@@ -79,9 +81,9 @@ func newEcho() *echo.Echo {
 
 // newServer bounds what a client can make us wait for and hold. There is no limit on writing as a whole: it would cut
 // streams of events.
-func newServer(h http.Handler) *http.Server {
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: 64 << 10,
+		Handler: h, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: 64 << 10,
 	}
 }
 

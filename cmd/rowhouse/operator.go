@@ -30,11 +30,7 @@ func (r *reach) near() bool { return r.catalog != nil }
 // reach finds the rowhouse to work on: --admin-url with ROWHOUSE_TOKEN, else the catalog that is configured, else the dev
 // whose directory stands here.
 func (a *app) reach(ctx context.Context) (*reach, error) {
-	adminURL := a.adminURL
-	if adminURL == "" {
-		adminURL = a.env("ROWHOUSE_ADMIN_URL")
-	}
-	if adminURL != "" {
+	if adminURL := a.farURL(); adminURL != "" {
 		client, err := admin.NewClient(adminURL, catalog.NewSecret(a.env("ROWHOUSE_TOKEN")))
 		if err != nil {
 			return nil, err
@@ -44,8 +40,22 @@ func (a *app) reach(ctx context.Context) (*reach, error) {
 	return a.reachCatalog(ctx)
 }
 
-// reachCatalog is reach for what needs the catalog itself.
+// farURL is the running service that the command was told to speak to, or empty.
+func (a *app) farURL() string {
+	if a.adminURL != "" {
+		return a.adminURL
+	}
+	return a.env("ROWHOUSE_ADMIN_URL")
+}
+
+// reachCatalog is reach for what needs the catalog itself. It never turns to another rowhouse than the one that was named.
 func (a *app) reachCatalog(ctx context.Context) (*reach, error) {
+	if a.farURL() != "" {
+		return nil, &coded{
+			err: errors.New("this needs the catalog itself and cannot go through --admin-url"), code: exitUsage,
+			hint: "leave --admin-url and ROWHOUSE_ADMIN_URL out, and set ROWHOUSE_CATALOG_URL",
+		}
+	}
 	cfg, err := a.loadConfig(nil)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,8 @@ func (a *app) serve() *cobra.Command {
 				return &coded{err: cfg.problem("catalog.keys", "is needed"), code: exitConfig, hint: "ROWHOUSE_CATALOG_KEYS names the keyset file that `rowhouse catalog init` made"}
 			}
 			log := a.logger(cfg.String("log.level"), cfg.String("log.format"))
-			cat, err := a.waitForCatalog(ctx, cfg)
+			slog.SetDefault(log)
+			cat, err := a.waitForCatalog(ctx, cfg, log)
 			if err != nil {
 				return err
 			}
@@ -43,8 +45,7 @@ func (a *app) serve() *cobra.Command {
 }
 
 // waitForCatalog opens the catalog, again and again while it is away. What waiting cannot mend ends it.
-func (a *app) waitForCatalog(ctx context.Context, cfg *config) (*catalog.Catalog, error) {
-	log := a.logger(cfg.String("log.level"), cfg.String("log.format"))
+func (a *app) waitForCatalog(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.Catalog, error) {
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		cat, err := openCatalog(ctx, cfg, log)
 		var refused *coded

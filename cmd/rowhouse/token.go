@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/router"
 	"github.com/rowhouse/rowhouse/tenants"
 	"github.com/rowhouse/rowhouse/tenants/identity"
 )
@@ -103,6 +105,9 @@ func (a *app) createTenantToken(ctx context.Context, tenant, role, subject strin
 	t, err := r.Tenant(ctx, tenant)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.Contains(router.DefaultRoles, role) {
+		return nil, usage("--role must be one of %s", strings.Join(router.DefaultRoles, ", "))
 	}
 	if r.config.String("auth.jwt_secret") == "" {
 		return nil, &coded{err: errors.New("auth.jwt_secret is not configured: there is nothing to sign with"), code: exitConfig, hint: "ROWHOUSE_AUTH_JWT_SECRET_FILE names a file that holds it"}
