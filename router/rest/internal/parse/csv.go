@@ -3,13 +3,12 @@ package parse
 import (
 	"encoding/json"
 	"strings"
-	"unicode/utf8"
 )
 
 // ReadCSV makes a JSON array of a CSV body: the first line names the columns, every value is a text, and the
 // unquoted word NULL is null.
 func ReadCSV(raw []byte) (*Body, error) {
-	if !utf8.Valid(raw) {
+	if !Text(string(raw)) {
 		return nil, &Error{Code: "PGRST102", Message: "Empty or invalid csv"}
 	}
 	r := &csvReader{src: strings.TrimPrefix(string(raw), "\ufeff")}

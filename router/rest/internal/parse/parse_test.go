@@ -291,6 +291,35 @@ func FuzzReadBody(f *testing.F) {
 	})
 }
 
+// FuzzRows makes sure that what becomes of CSV and forms is the JSON that it says it is.
+func FuzzRows(f *testing.F) {
+	for _, seed := range []string{"a,b\n1,NULL\n\"x\"\"y\",\"NULL\"\r\n", "\ufeffa\n", "a=1&b=x+y&a=2", "\"", ",\n,", "a\n\n1"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		defer quick(t, time.Now(), len(raw))
+		same := func(made *Body, err error) {
+			if err != nil {
+				return
+			}
+			read, err := ReadBody(made.Raw, true)
+			if err != nil || read.Rows != made.Rows || read.Array != made.Array {
+				t.Fatalf("%q made %q: %v", raw, made.Raw, err)
+			}
+			if made.Rows == 0 {
+				return
+			}
+			keys := slices.Compact(slices.Sorted(slices.Values(made.Keys)))
+			if got := slices.Sorted(slices.Values(read.Keys)); !slices.Equal(got, keys) {
+				t.Fatalf("%q has the keys %q, and says %q", made.Raw, got, keys)
+			}
+		}
+		same(ReadCSV(raw))
+		_, form, err := ReadForm(raw)
+		same(form, err)
+	})
+}
+
 func FuzzHeaders(f *testing.F) {
 	f.Add("return=minimal, max-affected=3", "application/json;q=0.5, */*", "0-9")
 	f.Fuzz(func(t *testing.T, prefer, accept, header string) {

@@ -93,14 +93,27 @@ func uncast(sql string) (string, []string) {
 }
 
 func relation(scoped bool) *schema.Relation {
-	return &schema.Relation{
+	r := &schema.Relation{
 		Name: schema.Name{Schema: "public", Name: `t"t`}, Scoped: scoped, Key: []string{"tenant_id", "id"},
 		Columns: []schema.Column{
 			{Name: "tenant_id", Type: "uuid", Base: "uuid", Default: "catalog_default()"}, {Name: "id", Type: "integer", Base: "int4", Default: "catalog_default"},
-			{Name: `o'd"d\`, Type: "text", Base: "text", Default: "'it''s'"}, {Name: "doc", Type: "jsonb", Base: "jsonb"},
-			{Name: "color", Type: "integer", Base: "int4", Casts: schema.Casts{ToJSON: "catalog_write", FromJSON: "catalog_read", FromText: "catalog_text"}}, {Name: "words", Type: "tsvector", Base: "tsvector"},
+			{Name: `o'd"d\`, Type: "text", Base: "text", Default: "'it''s'"}, {Name: "doc", Type: "jsonb", Base: "jsonb"}, {Name: "words", Type: "tsvector", Base: "tsvector"},
+			{Name: "color", Type: "integer", Base: "int4", Casts: schema.Casts{ToJSON: "catalog_write", FromJSON: "catalog_read", FromText: "catalog_text"}},
 		},
 	}
+	far := &schema.Relation{Name: schema.Name{Schema: "public", Name: "far"}, Scoped: scoped, Key: []string{"tenant_id", "id"}, Columns: r.Columns}
+	join := func(name string, from, to *schema.Relation) {
+		key := &schema.ForeignKey{Constraint: name, From: from, To: to, Columns: []string{"tenant_id", name}, Targets: []string{"tenant_id", "id"}}
+		from.ForeignKeys = append(from.ForeignKeys, key)
+		to.Referrers = append(to.Referrers, key)
+	}
+	via := &schema.Relation{Name: schema.Name{Schema: "public", Name: `v"v`}, Scoped: scoped, Key: []string{"tenant_id", "one", "other"}, Columns: r.Columns}
+	join(`to"far`, r, far)
+	join("from_far", far, r)
+	join("one", via, r)
+	join("other", via, far)
+	r.Computed = []*schema.Computed{{Function: schema.Name{Schema: "public", Name: `made"up`}, To: far, ToOne: true}}
+	return r
 }
 
 const tenant = "0199a000-0000-7000-8000-00000000000a"
@@ -186,7 +199,7 @@ func TestStatements_hold_no_input(t *testing.T) {
 		return []string{"eq." + text(), "not.in.(" + quote(text()) + "," + text() + ")", "like(any)." + text(), "is.null", "fts(" + text() + ")." + text(),
 			"ov." + text(), "isdistinct." + text(), "ilike." + text()}[random.IntN(8)]
 	}
-	made := 0
+	made, embedded, joined := 0, 0, 0
 	for range 800 {
 		var pairs []string
 		add := func(key, value string) { pairs = append(pairs, url.QueryEscape(key)+"="+url.QueryEscape(value)) }
@@ -203,6 +216,27 @@ func TestStatements_hold_no_input(t *testing.T) {
 				item += []string{".sum()", ".count()", ".max()::text", ".avg()::" + text()}[random.IntN(4)]
 			}
 			items = append(items, item)
+		}
+		if random.IntN(2) == 0 {
+			alias := quote(text())
+			target := []string{quote(`to"far`), "from_far", `far!"v\"v"`, quote(`made"up`), quote(`v"v`)}[random.IntN(5)]
+			inner := []string{"", "*", field(), name() + ".max()", alias + ":" + field() + "," + name(), "..." + quote(`to"far`) + "(" + name() + ")"}[random.IntN(6)]
+			if random.IntN(3) == 0 {
+				items = append(items, "..."+target+"("+inner+")")
+				alias, _, _ = strings.Cut(target, "!")
+			} else {
+				items = append(items, alias+":"+target+[]string{"", "!inner", "!left"}[random.IntN(3)]+"("+inner+")")
+			}
+			if random.IntN(2) == 0 {
+				add(alias+"."+field(), operation())
+			}
+			if random.IntN(2) == 0 {
+				add(alias, []string{"is.null", "not.is.null"}[random.IntN(2)])
+			}
+			if random.IntN(2) == 0 {
+				add("order", alias+"("+field()+").desc,"+name())
+			}
+			embedded++
 		}
 		if len(items) > 0 {
 			add("select", strings.Join(items, ","))
@@ -223,8 +257,14 @@ func TestStatements_hold_no_input(t *testing.T) {
 		body := fmt.Sprintf(`[{"id": 1, "o'd\"d\\": %q}]`, "zq")
 		for _, s := range statements(raw, []byte(body)) {
 			made++
+			if strings.Contains(s.SQL, "LATERAL (SELECT") {
+				joined++
+			}
 			check(t, raw, s)
 		}
+	}
+	if embedded > 0 && joined < embedded {
+		t.Fatalf("seed %d: %d requests with embeds made only %d statements with joins", seed, embedded, joined)
 	}
 	if made < 2000 {
 		t.Fatalf("seed %d: only %d statements came of it", seed, made)
@@ -276,6 +316,25 @@ func TestFence(t *testing.T) {
 		}
 		if got := strings.Count(sqlgen.Read(read, sqlgen.Form{Count: true}, "").SQL, fence); got != 0 {
 			t.Errorf("without a tenant a read has %d predicates", got)
+		}
+		with, err := parse.ReadQuery(`select=id,"to\"far"(id),many:far!"v\"v"(id),...from_far(id),"made\"up"(id)&many=is.null`, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read, err = plan.ReadRelation(&schema.Schema{}, r, with, parse.Page{Offset: 1}, plan.Limits{}); err != nil {
+			t.Fatal(err)
+		}
+		if scoped {
+			want = 6 // the rows, four embeds, a junction
+		}
+		if got := strings.Count(sqlgen.Read(read, sqlgen.Form{Body: true}, tenant).SQL, fence); got != want {
+			t.Errorf("scoped %v: a read with embeds has %d predicates, want %d", scoped, got, want)
+		}
+		if scoped {
+			want = 9 // and again what the count looks for: the rows, the embed, its junction
+		}
+		if got := strings.Count(sqlgen.Read(read, sqlgen.Form{Body: true, Count: true}, tenant).SQL, fence); got != want {
+			t.Errorf("scoped %v: a counted read with embeds has %d predicates, want %d", scoped, got, want)
 		}
 		body, err := parse.ReadBody([]byte(`{"id":1}`), false)
 		if err != nil {
