@@ -10,26 +10,39 @@ import (
 )
 
 // A gate stands before a pool, because a pool dials for everybody who finds nothing idle, and waits for that dial even if a
-// connection comes back a moment later. It lets through as many as there are connections, and more by two rules: up to the
-// soft share at once (required connections, for which others may have to give up theirs), and up to the limit one by one,
-// when somebody has been waiting for as long as a dial takes (optional ones, if the server's budget has room).
+// connection comes back a moment later. It lets through whoever finds one idle, and whoever is to have one made:
 //
-// It is never locked by whoever holds the budget's lock; it asks the budget under its own.
+//   - the first of the database, for which another database may have to give one up (a required one);
+//   - up to the soft share at once, if the server's budget has room; if not, when somebody has been waiting for as long as a
+//     dial takes, as a required one;
+//   - up to the limit one by one, each when somebody has been waiting for so long, and only if there is room (optional ones).
+//
+// It asks the budget under its own lock; the budget never asks it under its.
 type gate struct {
 	soft  int
 	limit func() int
 	room  func() bool
 
-	mu    sync.Mutex // guards the fields below
-	held  int        // lent, or being asked of the pool
-	conns int        // made and not closed
-	turns budget.Turns[catalog.TenantID]
-	since time.Time // when the first of those who wait came
-	armed bool      // the timer of growth runs
+	mu      sync.Mutex // guards the fields below
+	conns   int        // made and not closed
+	lent    int        // or about to be
+	dialing int        // being made for somebody
+	turns   budget.Turns[catalog.TenantID]
+	since   time.Time // when the first of those who wait came, or somebody was let through to dial
+	armed   bool      // the timer of growth runs
 
 	refused int64
 	waited  time.Duration
 }
+
+// pass is how somebody was let through a gate.
+type pass int
+
+const (
+	passIdle     pass = iota // one is idle
+	passRequired             // one is to be made
+	passOptional             // one is to be made if there is room
+)
 
 // The soft share of a database: tenants of a shared one are many.
 const (
@@ -40,15 +53,15 @@ const (
 // patience is how long a connection may be waited for before another one is made: about a dial.
 const patience = 5 * time.Millisecond
 
-// enter lets one through, at the latest at the deadline, tenants by turns. It says whether the connection is optional, if one
-// has to be made. Whoever was let through for nothing comes again, behind the others.
-func (g *gate) enter(ctx context.Context, tenant catalog.TenantID, deadline time.Time, again bool) (optional bool, err error) {
+// enter lets one through, at the latest at the deadline, tenants by turns. Whoever was let through for nothing comes again,
+// behind the others.
+func (g *gate) enter(ctx context.Context, tenant catalog.TenantID, deadline time.Time, again bool) (pass, error) {
 	g.mu.Lock()
-	if !again && g.turns.Len() == 0 && g.isFree() {
-		g.held++
-		optional = g.held > g.soft
-		g.mu.Unlock()
-		return optional, nil
+	if !again && g.turns.Len() == 0 {
+		if p, ok := g.open(); ok {
+			g.mu.Unlock()
+			return p, nil
+		}
 	}
 	began := time.Now()
 	if g.turns.Len() == 0 {
@@ -58,34 +71,75 @@ func (g *gate) enter(ctx context.Context, tenant catalog.TenantID, deadline time
 	g.arm(patience)
 	g.mu.Unlock()
 
-	err = w.Wait(ctx, deadline)
+	err := w.Wait(ctx, deadline)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waited += time.Since(began)
 	if err != nil {
 		g.refused++
 		if !g.turns.Remove(w) { // it was let through while it gave up
-			g.held--
-			g.grant()
+			g.back(pass(w.Note))
 		}
 	}
-	return g.held > g.soft, err
+	return pass(w.Note), err
 }
 
-// isFree says whether one more may pass without growth.
-func (g *gate) isFree() bool { return g.held < g.limit() && (g.held < g.conns || g.held < g.soft) }
+// open counts one more in, if one may pass at once.
+func (g *gate) open() (pass, bool) {
+	held := g.lent + g.dialing
+	switch {
+	case held >= g.limit():
+		return 0, false
+	case g.conns > g.lent:
+		g.lent++
+		return passIdle, true
+	case held == 0:
+		g.dialing++
+		return passRequired, true
+	case held < g.soft && g.room():
+		g.dialing++
+		return passOptional, true
+	}
+	return 0, false
+}
 
 func (g *gate) grant() {
-	for g.isFree() && g.turns.Grant() {
-		g.held++
+	for g.turns.Len() > 0 {
+		p, ok := g.open()
+		if !ok {
+			return
+		}
+		g.turns.GrantWith(int(p))
 	}
 }
 
-// leave says that a connection came back, or that there was none.
-func (g *gate) leave() {
+// has says that whoever was let through has a connection.
+func (g *gate) has(p pass) {
+	if p == passIdle {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.held--
+	g.dialing--
+	g.lent++
+}
+
+// leave says that a connection came back.
+func (g *gate) leave() { g.turnBack(passIdle) }
+
+// turnBack says that whoever was let through got no connection.
+func (g *gate) turnBack(p pass) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.back(p)
+}
+
+func (g *gate) back(p pass) {
+	if p == passIdle {
+		g.lent--
+	} else {
+		g.dialing--
+	}
 	g.grant()
 }
 
@@ -104,7 +158,7 @@ func (g *gate) arm(after time.Duration) {
 	}
 }
 
-// grow lets one more through, if somebody has always been waiting for a while.
+// grow has one more made, if somebody has always been waiting for a while.
 func (g *gate) grow() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -117,23 +171,28 @@ func (g *gate) grow() {
 		g.arm(rest)
 		return
 	}
-	if g.held < g.limit() && g.room() && g.turns.Grant() {
-		g.held++
+	p := passOptional
+	held := g.lent + g.dialing
+	if held < g.soft {
+		p = passRequired
+	}
+	if held < g.limit() && (p == passRequired || g.room()) && g.turns.GrantWith(int(p)) {
+		g.dialing++
 	}
 	g.since = time.Now()
 	g.arm(patience)
 }
 
-// surplus is how many connections are idle, and whether some of them are beyond the soft share.
+// surplus is how many connections are idle, and whether there are more than the soft share.
 func (g *gate) surplus() (idle int, beyond bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.conns - g.held, g.conns > g.soft
+	return g.conns - g.lent, g.conns > g.soft
 }
 
 // moment is what Stat tells of a gate.
 func (g *gate) moment() (idle, waiting int, refused int64, waited time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return max(g.conns-g.held, 0), g.turns.Len(), g.refused, g.waited
+	return max(g.conns-g.lent, 0), g.turns.Len(), g.refused, g.waited
 }

@@ -18,24 +18,29 @@ func newGate(soft, limit int, room bool) *gate {
 func TestGate(t *testing.T) {
 	t.Parallel()
 	a, b := catalog.NewID[catalog.Tenant](), catalog.NewID[catalog.Tenant]()
-	enter := func(t *testing.T, g *gate) bool {
+	// enter is let through and has its connection at once.
+	enter := func(t *testing.T, g *gate) pass {
 		t.Helper()
-		optional, err := g.enter(t.Context(), a, time.Time{}, false)
+		p, err := g.enter(t.Context(), a, time.Time{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return optional
+		if p != passIdle {
+			g.count(1)
+		}
+		g.has(p)
+		return p
 	}
 	t.Run("up to the soft share at once, beyond it one each time somebody waited for a dial", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(2, 4, true)
 			began := time.Now()
 			for i, want := range []struct {
-				optional bool
-				at       time.Duration
-			}{{false, 0}, {false, 0}, {true, patience}, {true, 2 * patience}} {
-				if optional := enter(t, g); optional != want.optional || time.Since(began) != want.at {
-					t.Errorf("%d: optional %v after %v, want %+v", i, optional, time.Since(began), want)
+				pass pass
+				at   time.Duration
+			}{{passRequired, 0}, {passOptional, 0}, {passOptional, patience}, {passOptional, 2 * patience}} {
+				if p := enter(t, g); p != want.pass || time.Since(began) != want.at {
+					t.Errorf("%d: %d after %v, want %+v", i, p, time.Since(began), want)
 				}
 			}
 			if _, err := g.enter(t.Context(), a, time.Now().Add(time.Second), false); !errors.Is(err, budget.ErrFull) {
@@ -43,20 +48,40 @@ func TestGate(t *testing.T) {
 			}
 		})
 	})
-	t.Run("without room it does not grow, and a connection that comes back serves", func(t *testing.T) {
+	t.Run("without room it grows to its soft share only, and a connection that comes back serves", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(1, 4, false)
+			g := newGate(2, 4, false)
 			enter(t, g)
-			time.AfterFunc(time.Second, g.leave)
 			began := time.Now()
-			if optional := enter(t, g); optional || time.Since(began) != time.Second {
-				t.Errorf("after %v", time.Since(began))
+			if p := enter(t, g); p != passRequired || time.Since(began) != patience {
+				t.Errorf("the second: %d after %v", p, time.Since(began))
+			}
+			began = time.Now()
+			time.AfterFunc(time.Second, g.leave)
+			if p := enter(t, g); p != passIdle || time.Since(began) != time.Second {
+				t.Errorf("the third: %d after %v", p, time.Since(began))
 			}
 		})
 	})
+	t.Run("a connection that came back is idle though others are being made", func(t *testing.T) {
+		g := newGate(4, 4, true)
+		enter(t, g)
+		for range 2 {
+			if _, err := g.enter(t.Context(), a, time.Time{}, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.leave()
+		if idle, _ := g.surplus(); idle != 1 {
+			t.Errorf("%d idle", idle)
+		}
+		if p := enter(t, g); p != passIdle {
+			t.Errorf("passed as %d", p)
+		}
+	})
 	t.Run("an idle connection is there for whoever comes, and one that was made for nobody", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(1, 4, false)
+			g := newGate(1, 3, false)
 			g.count(2)
 			enter(t, g)
 			enter(t, g)
@@ -76,9 +101,9 @@ func TestGate(t *testing.T) {
 			done := make(chan struct{})
 			for _, tenant := range []catalog.TenantID{a, a, a, b} {
 				go func() {
-					_, _ = g.enter(t.Context(), tenant, time.Time{}, false)
+					p, _ := g.enter(t.Context(), tenant, time.Time{}, false)
 					order = append(order, tenant) // one at a time: that is what the gate is for
-					g.leave()
+					g.turnBack(p)
 					done <- struct{}{}
 				}()
 				synctest.Wait()
@@ -90,7 +115,7 @@ func TestGate(t *testing.T) {
 			if order[1] != b {
 				t.Error("the quiet tenant waited behind all of the busy one's")
 			}
-			if idle, waiting, _, _ := g.moment(); g.held != 0 || waiting != 0 || idle != 0 {
+			if idle, waiting, _, _ := g.moment(); g.lent+g.dialing != 0 || waiting != 0 || idle != 1 {
 				t.Errorf("left %+v", g)
 			}
 			time.Sleep(time.Minute) // the timer of growth ends by itself
@@ -116,8 +141,8 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(1, 2, true)
 			began := time.Now()
-			if _, err := g.enter(t.Context(), a, time.Time{}, true); err != nil || time.Since(began) != patience {
-				t.Errorf("%v after %v", err, time.Since(began))
+			if p, err := g.enter(t.Context(), a, time.Time{}, true); p != passRequired || err != nil || time.Since(began) != patience {
+				t.Errorf("%d, %v after %v", p, err, time.Since(began))
 			}
 		})
 	})

@@ -302,18 +302,19 @@ func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline ti
 		if err := p.blocked(); err != nil {
 			return nil, err
 		}
-		optional, err := p.gate.enter(ctx, tenant, deadline, again)
+		pass, err := p.gate.enter(ctx, tenant, deadline, again)
 		if err != nil {
 			return nil, err
 		}
 		conn, err := p.take(ctx, tenant, &acquisition{
-			Context: ctx, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: optional}, born: p.born.Load(),
+			Context: ctx, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: pass == passOptional}, born: p.born.Load(),
 		})
 		if err == nil && conn != nil {
+			p.gate.has(pass)
 			return conn, nil
 		}
-		p.gate.leave()
-		again = errors.Is(err, budget.ErrFull) && optional
+		p.gate.turnBack(pass)
+		again = errors.Is(err, budget.ErrFull) && pass == passOptional
 		if err != nil && (!again || ctx.Err() != nil) {
 			return nil, err
 		}

@@ -19,7 +19,9 @@ type line[K comparable] struct{ waiting []*Waiter[K] }
 // Waiter waits for its turn. Granted is closed when it has come.
 type Waiter[K comparable] struct {
 	Granted chan struct{}
-	key     K
+	// Note is for whoever grants to tell something to whoever waits, before Granted is closed.
+	Note int
+	key  K
 }
 
 // Wait waits until w is granted: nil; the deadline, unless it is zero: ErrFull; or the end of ctx: its error. After an error
@@ -46,7 +48,7 @@ func (t *Turns[K]) Len() int { return t.n }
 
 // Push puts somebody behind the others of its key.
 func (t *Turns[K]) Push(key K) *Waiter[K] {
-	w := &Waiter[K]{make(chan struct{}), key}
+	w := &Waiter[K]{Granted: make(chan struct{}), key: key}
 	l := t.lines[key]
 	if l == nil {
 		if t.lines == nil {
@@ -62,13 +64,17 @@ func (t *Turns[K]) Push(key K) *Waiter[K] {
 }
 
 // Grant tells the next one that its turn has come, and says whether there was one.
-func (t *Turns[K]) Grant() bool {
+func (t *Turns[K]) Grant() bool { return t.GrantWith(0) }
+
+// GrantWith grants with a note.
+func (t *Turns[K]) GrantWith(note int) bool {
 	if t.n == 0 {
 		return false
 	}
 	key := t.next[0]
 	t.next = t.next[1:]
 	l := t.lines[key]
+	l.waiting[0].Note = note
 	close(l.waiting[0].Granted)
 	l.waiting = l.waiting[1:]
 	if len(l.waiting) == 0 {
