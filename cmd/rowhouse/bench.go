@@ -25,6 +25,7 @@ var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Rep
 	"churn":   onBed(churn),
 	"cold":    onBed(bench.Cold),
 	"cutover": onBed(bench.Cutover),
+	"fleet":   (*app).benchFleet,
 	"noisy":   onBed(bench.Noisy),
 	"route":   (*app).benchRoute,
 	"start":   (*app).benchStart,

@@ -113,6 +113,7 @@ func (a *app) runDev(ctx context.Context, listen, adminListen, migrationsFrom st
 		level = a.env("ROWHOUSE_LOG_LEVEL")
 	}
 	log := a.logger(level, "text")
+	slog.SetDefault(log)
 	dir := a.devDir()
 	server, err := localpg.Start(ctx, localpg.Config{Dir: dir, PGBin: a.env("ROWHOUSE_PG_BIN"), RuntimeDir: a.env("XDG_RUNTIME_DIR"), Logger: log})
 	if err != nil {
@@ -236,7 +237,7 @@ func environOf(a *app) []string {
 
 func openOrCreateSecret(file string) (string, error) {
 	text, err := os.ReadFile(file)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if len(text) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return string(text), err
 	}
 	random := make([]byte, 32)
@@ -244,7 +245,7 @@ func openOrCreateSecret(file string) (string, error) {
 		return "", err
 	}
 	secret := hex.EncodeToString(random)
-	return secret, os.WriteFile(file, []byte(secret), 0o600)
+	return secret, writeState(file, []byte(secret))
 }
 
 func (d *devHouse) ensureCatalog(ctx context.Context, cfg *config) error {
@@ -310,11 +311,14 @@ func (d *devHouse) ensureServer(ctx context.Context) error {
 
 // furnish brings the databases to the migrations, and makes the tenants that are missing.
 func (d *devHouse) furnish(ctx context.Context, files []migrations.File, sample bool) error {
-	summary, err := d.house.runner.MigrateFleet(ctx, files, jobs.FleetConfig{}, func(r migrations.Result) {
-		if r.Err != nil {
-			d.log.Error("migration failed", "database", r.Target, "error", r.Err)
+	summary, err := d.migrate(ctx, files)
+	if sample && errors.Is(err, catalog.ErrConflict) {
+		// Another set was brought here by rowhouse migrate up: it stays.
+		var set *catalog.MigrationSet
+		if set, err = d.house.catalog.ActiveSet(ctx); err == nil {
+			summary, err = d.migrate(ctx, jobs.FilesOf(set))
 		}
-	})
+	}
 	if err != nil {
 		return err
 	}
@@ -331,6 +335,14 @@ func (d *devHouse) furnish(ctx context.Context, files []migrations.File, sample 
 		}
 	}
 	return nil
+}
+
+func (d *devHouse) migrate(ctx context.Context, files []migrations.File) (jobs.Summary, error) {
+	return d.house.runner.MigrateFleet(ctx, files, jobs.FleetConfig{}, func(r migrations.Result) {
+		if r.Err != nil {
+			d.log.Error("migration failed", "database", r.Target, "error", r.Err)
+		}
+	})
 }
 
 func (d *devHouse) createTenant(ctx context.Context, name string, placement catalog.Placement, sample bool) error {

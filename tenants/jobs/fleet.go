@@ -109,18 +109,25 @@ func resultOf(t *catalog.RolloutTarget) migrations.Result {
 	return result
 }
 
+// ErrHeld is a rollout of which nothing is left but databases of servers that let nobody in.
+var ErrHeld = errors.New("what is left stands on servers that refuse connections")
+
+// givenUp is how often in a row a server must have refused for nobody to wait for it: about half a minute.
+const givenUp = 6
+
 // FollowRollout works on a rollout until it is finished or paused, and tells of each result as it is written, whichever
-// process wrote it. Report is called from one goroutine, and for a database that is tried again once each time.
+// process wrote it. Report is called from one goroutine, and for a database that is tried again once each time. When only
+// databases of servers are left that let nobody in, it gives up with ErrHeld; they can be taken up later.
 func (r *Runner) FollowRollout(ctx context.Context, id catalog.RolloutID, workers int, report func(*catalog.RolloutTarget)) error {
 	ro, err := r.catalog.Rollout(ctx, id)
 	if err != nil {
 		return err
 	}
-	working, stop := context.WithCancel(ctx)
-	defer stop()
+	working, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	ended := make(chan error, 1)
 	go func() { ended <- r.DriveRollout(working, id, workers) }()
-	after := ro.Seq
+	after, looked := ro.Seq, time.Now()
 	for {
 		var driven error
 		over := false
@@ -132,16 +139,49 @@ func (r *Runner) FollowRollout(ctx context.Context, id catalog.RolloutID, worker
 		// What ended is told also when we are asked to stop.
 		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		results, err := r.catalog.RolloutResults(asking, id, after)
+		if err == nil && !over && time.Since(looked) > 2*time.Second {
+			looked = time.Now()
+			if r.onlyHeld(asking, id) {
+				stop(ErrHeld)
+			}
+		}
 		cancel()
 		for _, t := range results {
 			after = t.Seq
 			report(t)
 		}
 		if over {
+			if errors.Is(context.Cause(working), ErrHeld) {
+				driven = ErrHeld
+			}
 			return errors.Join(driven, err)
 		}
 		if err != nil {
 			r.log.WarnContext(ctx, "rollout cannot be followed", "rollout", id, "err", err)
 		}
 	}
+}
+
+// onlyHeld says that nothing of the open ring is left but what waits for servers that were asked for long enough.
+func (r *Runner) onlyHeld(ctx context.Context, id catalog.RolloutID) bool {
+	held, err := r.catalog.HeldServers(ctx, id)
+	if err != nil || len(held) == 0 {
+		return false
+	}
+	away := map[string]bool{}
+	for _, s := range held {
+		away[s.Server] = s.Refused >= givenUp
+	}
+	ro, err := r.catalog.Rollout(ctx, id)
+	if err != nil {
+		return false
+	}
+	targets, err := r.catalog.RolloutTargets(ctx, id)
+	for _, t := range targets {
+		waits := t.State == catalog.TargetPending || t.State == catalog.TargetRetryWait
+		if t.Ring == ro.Ring && (t.State == catalog.TargetRunning || waits && !away[t.Server]) {
+			return false
+		}
+	}
+	return err == nil
 }

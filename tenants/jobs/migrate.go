@@ -29,7 +29,7 @@ func (r *Runner) born(ctx context.Context) (born, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.set.Migrator == nil || r.set.chain != set.Chain {
-		m, err := r.migrator(filesOf(set))
+		m, err := r.migrator(FilesOf(set))
 		if err != nil {
 			return born{}, err
 		}
@@ -46,7 +46,8 @@ func (r *Runner) migrator(files []migrations.File) (*migrations.Migrator, error)
 	return m, nil
 }
 
-func filesOf(set *catalog.MigrationSet) []migrations.File {
+// FilesOf are the files of a stored set.
+func FilesOf(set *catalog.MigrationSet) []migrations.File {
 	files := make([]migrations.File, len(set.Files))
 	for i, f := range set.Files {
 		files[i] = migrations.File{Version: f.Version, Name: f.Name, SHA256: f.SHA256, Up: f.Up, Down: f.Down}

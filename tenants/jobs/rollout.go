@@ -25,7 +25,7 @@ type RolloutSpec struct {
 	//
 	// Nil means migrations.DefaultRings, with one database as the canary where none is labelled as one.
 	Rings []migrations.Ring
-	// Canaries are migrated in the canary ring, whatever their labels.
+	// Canaries are migrated in the canary ring, whatever their labels. With them it does not rest, unless Soak says so.
 	Canaries []catalog.DatabaseID
 	// Soak is how long the canary ring rests before the next one.
 	//
@@ -324,8 +324,8 @@ func policy(spec RolloutSpec, behind []*catalog.FleetMember) []migrations.Ring {
 	}
 	ring := &rings[canary]
 	ring.Selectors = slices.Clone(ring.Selectors)
-	for _, id := range spec.Canaries {
-		ring.Selectors = append(ring.Selectors, "database="+id.String())
+	for _, id := range spec.Canaries { // who names them watches them
+		ring.Selectors, ring.Soak = append(ring.Selectors, "database="+id.String()), 0
 	}
 	if chosen := assign(rings, behind); spec.Rings == nil && len(chosen[canary]) == 0 {
 		if id, ok := someCanary(rings[:canary], behind); ok {

@@ -95,7 +95,7 @@ func classOfState(state string) class {
 func (d *driver) judged(ctx context.Context, claim *catalog.RolloutClaim, err error) *catalog.TargetResult {
 	c := classify(ctx, err)
 	r := &catalog.TargetResult{RolloutClaim: claim, State: catalog.TargetFailed, Class: string(c), SQLState: migrations.SQLState(err),
-		Error: explain(err), Detail: detailOf(err), Refused: c == classServer}
+		Error: strings.TrimPrefix(explain(err), claim.Name+": "), Detail: detailOf(err), Refused: c == classServer}
 	switch {
 	case c == classStop:
 		r.State, r.Uncounted, r.Error = catalog.TargetPending, true, ""

@@ -18,6 +18,10 @@ import (
 // idle is how long a driver waits before it looks again what it may do: what others pause, resume or finish is seen then.
 const idle = 250 * time.Millisecond
 
+// targetLease is how long a database stays with a worker that is not heard of. It may be short: whoever takes it up waits
+// for the lock in the database, and finds there what was done.
+const targetLease = 15 * time.Second
+
 // rolloutWorkers is how many databases a process migrates at once, over all servers.
 const rolloutWorkers = 8
 
@@ -58,6 +62,7 @@ type driver struct {
 
 	results chan *catalog.TargetResult
 	running map[catalog.DatabaseID]claimed // of the goroutine that runs the driver
+	lease   time.Duration
 
 	mu      sync.Mutex                           // guards the fields below
 	known   map[seen]string                      // which fingerprint a schema had after the set
@@ -86,9 +91,9 @@ func (r *Runner) newDriver(ctx context.Context, ro *catalog.Rollout, workers int
 	d := &driver{
 		Runner: r, rollout: ro.ID, worker: catalog.NewID[catalog.Instance](), workers: workers,
 		sets: map[catalog.Placement]*migrations.Migrator{}, results: make(chan *catalog.TargetResult, workers),
-		running: map[catalog.DatabaseID]claimed{}, known: map[seen]string{}, configs: map[catalog.ServerID]*pgx.ConnConfig{},
+		running: map[catalog.DatabaseID]claimed{}, lease: min(r.cfg.Lease, targetLease), known: map[seen]string{}, configs: map[catalog.ServerID]*pgx.ConnConfig{},
 	}
-	files := filesOf(set)
+	files := FilesOf(set)
 	for _, f := range files {
 		d.dynamic = d.dynamic || f.Version > ro.From && decides.MatchString(f.Up)
 	}
@@ -135,7 +140,7 @@ func (d *driver) run(ctx context.Context) error {
 		case failing.IsZero():
 			failing, n.wait = time.Now(), idle
 			d.log.WarnContext(ctx, "rollout cannot take its turn", "rollout", d.rollout, "err", err)
-		case time.Since(failing) > d.cfg.Lease && len(d.running) == 0 || errors.Is(err, catalog.ErrNotFound):
+		case time.Since(failing) > d.lease && len(d.running) == 0 || errors.Is(err, catalog.ErrNotFound):
 			stop()
 			d.drain()
 			return err
@@ -196,7 +201,7 @@ func (d *driver) drain() {
 
 // renewTargets keeps this worker's claims, and tells which it has.
 func (d *driver) renewTargets(ctx context.Context, lost chan<- map[catalog.DatabaseID]int64) {
-	tick := time.NewTicker(d.cfg.Lease / 4)
+	tick := time.NewTicker(d.lease / 4)
 	defer tick.Stop()
 	for {
 		select {
@@ -204,11 +209,11 @@ func (d *driver) renewTargets(ctx context.Context, lost chan<- map[catalog.Datab
 			return
 		case <-tick.C:
 		}
-		asking, cancel := context.WithTimeout(ctx, d.cfg.Lease/4)
+		asking, cancel := context.WithTimeout(ctx, d.lease/4)
 		asked := time.Now()
-		held, err := d.catalog.RenewTargets(asking, d.rollout, d.worker, d.cfg.Lease)
+		held, err := d.catalog.RenewTargets(asking, d.rollout, d.worker, d.lease)
 		cancel()
-		if err != nil || time.Since(asked) > d.cfg.Lease/2 {
+		if err != nil || time.Since(asked) > d.lease/2 {
 			continue // the claims' own end decides
 		}
 		select {
@@ -248,7 +253,7 @@ func (d *driver) turn(ctx context.Context, ended []*catalog.TargetResult) (next,
 			return nil
 		}
 		var err error
-		n.claims, err = tx.ClaimTargets(settling, ro, d.worker, want, d.cfg.Lease)
+		n.claims, err = tx.ClaimTargets(settling, ro, d.worker, want, d.lease)
 		return err
 	})
 	if err != nil {
@@ -425,6 +430,9 @@ func (d *driver) up(ctx context.Context, m *migrations.Migrator, claim *catalog.
 	d.mu.Unlock()
 	t := d.targetFor(claim)
 	if known != "" {
+		if claim.Kind == catalog.Dedicated { // what a shared one lets through reaches many
+			m = m.Proven()
+		}
 		result, _ := m.Up(ctx, t)
 		if result.Err != nil || result.From.Chain == claim.Chain {
 			return result, catalog.Migrated{Version: result.To.Number, Chain: result.To.Chain, Fingerprint: known}

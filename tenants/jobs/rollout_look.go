@@ -1,0 +1,99 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/migrations"
+)
+
+// Look is what a database itself says, beside what the catalog does.
+type Look struct {
+	Database string             `json:"database"`
+	ID       catalog.DatabaseID `json:"id"`
+	Version  int64              `json:"version"`
+	// Stale says that the catalog thinks it at another version, Drift that it looks otherwise than its migrations left it.
+	Stale bool   `json:"stale"`
+	Drift bool   `json:"drift"`
+	Error string `json:"error,omitempty"`
+}
+
+// Look connects to every database of the fleet, eight at a time, and compares each with what the catalog says of it. It
+// changes nothing.
+func (r *Runner) Look(ctx context.Context) ([]Look, error) {
+	set, err := r.born(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := r.catalog.Fleet(ctx)
+	if err != nil {
+		return nil, err
+	}
+	looks := make([]Look, len(fleet))
+	places := make(chan struct{}, rolloutWorkers)
+	var looking sync.WaitGroup
+	for i, m := range fleet {
+		places <- struct{}{}
+		looking.Go(func() {
+			defer func() { <-places }()
+			looks[i] = r.lookAt(ctx, set.Migrator, m)
+		})
+	}
+	looking.Wait()
+	return looks, ctx.Err()
+}
+
+func (r *Runner) lookAt(ctx context.Context, m *migrations.Migrator, member *catalog.FleetMember) Look {
+	look := Look{Database: member.Name, ID: member.ID}
+	failed := func(err error) Look { look.Error = explain(err); return look }
+	db, err := r.catalog.Database(ctx, member.ID)
+	if err != nil {
+		return failed(err)
+	}
+	t := r.targetOf(db)
+	version, err := m.Version(ctx, t)
+	if err != nil {
+		return failed(err)
+	}
+	conn, err := t.Connect(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	defer closeConn(conn)
+	fingerprint, err := migrations.Fingerprint(ctx, conn)
+	if err != nil {
+		return failed(err)
+	}
+	look.Version, look.Stale = version.Number, version.Number != db.SchemaVersion
+	look.Drift = !look.Stale && db.Fingerprint != "" && fingerprint != db.Fingerprint
+	return look
+}
+
+// MarkTarget records what somebody found out about a file without a transaction that broke off in a database: that its
+// effect is there, or that nothing of it is. The rollout then tries the database again. It says which file it was.
+func (r *Runner) MarkTarget(ctx context.Context, ro *catalog.Rollout, database catalog.DatabaseID, applied bool) (string, error) {
+	set, err := r.catalog.MigrationSet(ctx, ro.Chain)
+	if err != nil {
+		return "", err
+	}
+	m, err := r.migrator(FilesOf(set))
+	if err != nil {
+		return "", err
+	}
+	db, err := r.catalog.Database(ctx, database)
+	if err != nil {
+		return "", err
+	}
+	file, err := m.Mark(ctx, r.targetOf(db), applied)
+	if errors.Is(err, migrations.ErrNotDirty) {
+		return "", fmt.Errorf("%w: %w", err, catalog.ErrConflict)
+	}
+	if err != nil {
+		return file, err
+	}
+	event := catalog.Event{Action: "rollout.mark", Target: db.Ref(), Operation: ro.Operation, Detail: map[string]any{"file": file, "applied": applied}}
+	return file, r.catalog.Update(ctx, event, func(*catalog.Tx) error { return nil })
+}
