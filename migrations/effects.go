@@ -132,7 +132,7 @@ func (e *scratch) file(f File) (FileEffects, error) {
 func (e *scratch) finish(f File, j *judgement) error {
 	sql := []string{"reset all", "reset role"}
 	if e.baseline {
-		sql = append(sql, "select rowhouse.check_migration()")
+		sql = append(sql, "select rowhouse.check_functions()", "select rowhouse.check_migration()")
 	}
 	for _, s := range sql {
 		if err := e.exec(s); err != nil {

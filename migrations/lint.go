@@ -20,7 +20,7 @@ func Lint(fsys fs.FS) ([]Problem, error) {
 
 // Finding is one place where a database breaks the shared-schema contract.
 type Finding struct {
-	Rule    string // L1 to L18
+	Rule    string // L1 to L18, and C1 to C7 of Citus
 	Object  string
 	Reason  string
 	Hint    string // the cure
@@ -42,10 +42,18 @@ func (f Finding) String() string {
 // The connection is one of the database's owner, of a migrator or of a superuser. A database without rowhouse's baseline, as an
 // adopted one is before it was bound, answers an error.
 func LintDatabase(ctx context.Context, conn *pgx.Conn) ([]Finding, error) {
-	rows, err := conn.Query(ctx, `
-		select rule, object, reason, hint, warning
-		from rowhouse.findings()
-		order by substr(rule, 2)::int, object, reason`)
+	return findings(ctx, conn, "rowhouse.findings()")
+}
+
+// LintCitus says what of a database would be refused or behave otherwise if it moved to Citus: rules C1 to C7. On a Citus database LintDatabase
+// holds them too. The connection is as there.
+func LintCitus(ctx context.Context, conn *pgx.Conn) ([]Finding, error) {
+	return findings(ctx, conn, "rowhouse.citus_findings()")
+}
+
+func findings(ctx context.Context, conn *pgx.Conn, from string) ([]Finding, error) {
+	rows, err := conn.Query(ctx, "select rule, object, reason, hint, warning from "+from+
+		" order by left(rule, 1) desc, substr(rule, 2)::int, object, reason")
 	if err != nil {
 		return nil, fmt.Errorf("lint: %w", err)
 	}

@@ -144,6 +144,55 @@ func TestLintDatabase(t *testing.T) {
 	})
 }
 
+// What Citus would not do, asked on plain PostgreSQL: a fixture for each rule, which also closes the gate of a Citus database.
+func TestLintCitus(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.migrate(nil)
+	owner := d.asOwner()
+	const b = "create table b (id int primary key); select rowhouse.bind('b');"
+	cases := []struct {
+		rule, sql, object string
+		gate              bool
+	}{
+		{"C1", b + "create policy p on b using (id in (select 1))", "public.b", true},
+		{"C2", b + "create policy p on b as restrictive using (id > 0)", "public.b", true},
+		{"C3", b + "create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t before insert on b for each row execute function f()", "public.b", true},
+		{"C4", b + "alter table b add n bigint generated always as identity", "public.b", false},
+		{"C4", b + "alter table b add n bigserial", "public.b", false},
+		{"C5", b + "create function f() returns setof b language sql stable as 'select * from public.b'", "public.f()", true},
+		{"C6", b + "create function label(b) returns text language sql stable as 'select $1.id::text'", "public.label(public.b)", true},
+		{"C7", "create table o (id uuid primary key); select rowhouse.bind_optional('o')", "public.o", false},
+	}
+	for _, c := range cases {
+		t.Run(c.rule+" "+c.sql, func(t *testing.T) {
+			inTx(t, owner, func(tx pgx.Tx) {
+				execTx(t, tx, c.sql)
+				found, err := migrations.LintCitus(t.Context(), owner)
+				if err != nil || len(found) != 1 || found[0].Rule != c.rule || found[0].Object != c.object || found[0].Hint == "" || found[0].Warning == c.gate {
+					t.Fatalf("%v, %v", found, err)
+				}
+				if found, err := migrations.LintDatabase(t.Context(), owner); err != nil || len(found) > 0 {
+					t.Errorf("on PostgreSQL it is no finding: %v, %v", found, err)
+				}
+				execTx(t, tx, "create or replace function rowhouse.engine() returns text language sql stable as $$ select 'citus' $$")
+				_, err = tx.Exec(t.Context(), "select rowhouse.fence(relation, kind) from rowhouse.tables; select rowhouse.check_contract()")
+				if (err != nil) != c.gate {
+					t.Errorf("the gate of a Citus database says %v", err)
+				}
+			})
+		})
+	}
+	t.Run("a sound database", func(t *testing.T) {
+		inTx(t, owner, func(tx pgx.Tx) {
+			execTx(t, tx, b+"create policy p on b using (id > 0); create function f() returns setof b language plpgsql stable as 'begin return query select * from public.b; end'")
+			if found, err := migrations.LintCitus(t.Context(), owner); err != nil || len(found) > 0 {
+				t.Errorf("%v, %v", found, err)
+			}
+		})
+	})
+}
+
 func TestAllow(t *testing.T) {
 	t.Parallel()
 	const definer = "create function %s returns int language sql security definer %s as 'select 1';\n"

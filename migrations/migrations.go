@@ -151,7 +151,7 @@ func ForTenants(app fs.FS, cfg Config) (*Migrator, error) {
 	}
 	base.baseline = true
 	own := &m.stages[0]
-	own.check = "select rowhouse.check_migration()"
+	own.check = "select rowhouse.check_functions(); select rowhouse.check_migration()"
 	if !cfg.TrustContract {
 		own.checkLast = "select rowhouse.check_contract()"
 	}
@@ -496,7 +496,7 @@ func (s *stage) epilogue(f File, last bool) []string {
 	if s.check == "" {
 		return nil
 	}
-	statements := []string{s.check}
+	statements := strings.Split(s.check, "; ")
 	for _, rule := range slices.Sorted(maps.Keys(f.Allow)) {
 		if strings.HasPrefix(rule, "L") {
 			statements = append(statements, "select rowhouse.allow("+quoteLiteral(rule)+", "+quoteLiteral(f.Allow[rule])+")")

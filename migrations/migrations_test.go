@@ -179,6 +179,31 @@ func migratorUp(t *testing.T) {
 		wantState(t, err, "42830")
 		wantText(t, err, "foreign key (tenant_id, project_id) references projects (tenant_id, id)")
 	})
+	t.Run("functions that read bound tables can be made, and wrong ones are found", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		sound := `create function ids() returns setof int language sql stable as 'select id from public.a';
+			create function n() returns bigint language sql stable begin atomic select count(*) from a; end;
+			create function elsewhere() returns int language sql as 'select x from nobody_knows.where_this_is';
+			create function p() returns bigint language plpgsql as 'begin return (select count(*) from a); end'`
+		d.migrate(set(table("a"), sound))
+		wrong := map[string]string{
+			"create function f() returns int language sql as 'select nosuch from public.a'": "42703",
+			"create function f() returns int language sql as 'selec 1'":                     "42601",
+			"create function f() returns int language sql as $$ select 'x'::text $$":        "42P13",
+			"create function f() returns int language plpgsql as 'begin x end'":             "42601",
+			"create or replace function ids() returns setof int language sql as 'select'":   "42P13",
+		}
+		for sql, state := range wrong {
+			_, err := d.up(set(table("a"), sound, sql), migrations.Config{})
+			wantState(t, err, state)
+		}
+		conn := d.asLogin()
+		d.mustDo(conn, "authenticated", acme, "insert into a (id) values (1)")
+		if n := d.mustDo(conn, "authenticated", acme, "select from ids()"); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+	})
 	t.Run("what a file sets does not reach the ledger or the next file", func(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)

@@ -34,6 +34,7 @@ create function rowhouse.is_outdated(version int) returns boolean
 create function rowhouse.all_findings() returns table (rule text, object text, reason text, hint text, allowable boolean, warning boolean)
   language sql stable
   set search_path = pg_catalog, pg_temp
+  set jit = off -- compiling it takes longer than running it
   as $$
     with relations as (
       select c.oid, c.oid::regclass as name, c.relkind, c.relnamespace, c.relrowsecurity, c.relforcerowsecurity, c.relacl, c.reloptions,
@@ -253,6 +254,47 @@ create function rowhouse.all_findings() returns table (rule text, object text, r
     from found
   $$;
 
+-- What Citus would refuse or do otherwise. They are questions about tables and functions, so that they can be asked before there is one.
+create function rowhouse.citus_findings() returns table (rule text, object text, reason text, hint text, warning boolean)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+  set jit = off
+  as $$
+    with bound as (
+      select c.oid, c.oid::regclass::text as name, c.reltype
+      from pg_class c
+      where c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace <> 'rowhouse'::regnamespace
+        and exists (select from rowhouse.tables t where t.relation = c.oid and t.kind <> 'reference')
+    )
+    select 'C1', b.name, format('policy %s holds a subselect, which Citus refuses', p.polname), 'copy the column that it looks up into the table', false
+    from bound b join pg_policy p on p.polrelid = b.oid
+    where p.polname <> 'rh_tenant' and concat(pg_get_expr(p.polqual, b.oid), pg_get_expr(p.polwithcheck, b.oid)) ~* '\mselect\M'
+    union all
+    select 'C2', b.name, format('policy %s is restrictive, which Citus drops without a word', p.polname), 'write its condition into the permissive policies', false
+    from bound b join pg_policy p on p.polrelid = b.oid
+    where p.polname <> 'rh_tenant' and not p.polpermissive
+    union all
+    select 'C3', b.name, format('trigger %s: Citus refuses triggers on distributed tables', t.tgname), 'do its work where the rows are written', false
+    from bound b join pg_trigger t on t.tgrelid = b.oid and not t.tgisinternal
+    union all
+    select 'C4', b.name, format('numbers of column %s that a worker draws are beyond what JSON can hold', a.attname), 'use uuids', true
+    from bound b join pg_attribute a on a.attrelid = b.oid and not a.attisdropped
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid) like 'nextval(%'
+    union all
+    select 'C5', p.oid::regprocedure::text, 'a set function in SQL that is not volatile is inlined, and Citus cannot plan it over tenants'' tables', 'write it in plpgsql', false
+    from pg_proc p join pg_language l on l.oid = p.prolang
+    where l.lanname = 'sql' and p.proretset and p.provolatile <> 'v' and rowhouse.is_exposed(p.pronamespace)
+      and not exists (select from pg_depend where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e')
+    union all
+    select 'C6', p.oid::regprocedure::text, format('a computed column of %s: on a shard the function has no such argument', b.name), 'write it into a view, or a generated column', false
+    from bound b join pg_proc p on p.proargtypes[0] = b.reltype and p.pronargs = 1
+    where rowhouse.is_exposed(p.pronamespace)
+    union all
+    select 'C7', b.name, 'optional tables become reference tables on Citus: each write goes to every node', 'keep such a table small', true
+    from bound b join rowhouse.tables t on t.relation = b.oid and t.kind = 'bind_optional'
+  $$;
+
 -- What is wrong and was not allowed.
 create function rowhouse.findings() returns table (rule text, object text, reason text, hint text, warning boolean)
   language sql stable
@@ -261,6 +303,8 @@ create function rowhouse.findings() returns table (rule text, object text, reaso
     select f.rule, f.object, f.reason, f.hint, f.warning
     from rowhouse.all_findings() f
     where not (f.allowable and exists (select from rowhouse.allowances a where (a.rule, a.object, a.reason) = (f.rule, f.object, f.reason)))
+    union all
+    select c.* from rowhouse.citus_findings() c where rowhouse.engine() = 'citus'
   $$;
 
 -- Allows what a rule finds now. The migrator calls it for a file's "-- rowhouse:allow", in the file's transaction.
@@ -280,11 +324,41 @@ create function rowhouse.check_contract() returns void
 declare
   f record;
 begin
-  select *, count(*) over () - 1 as others into f from rowhouse.findings() where not warning order by substr(rule, 2)::int, object, reason limit 1;
+  select *, count(*) over () - 1 as others into f from rowhouse.findings() where not warning order by left(rule, 1) desc, substr(rule, 2)::int, object, reason limit 1;
   if f.rule is not null then
     raise exception '%: % (%)%', f.object, f.reason, f.rule, case when f.others > 0 then format(', and %s more', f.others) else '' end
       using errcode = '55000', hint = f.hint, detail = 'select * from rowhouse.findings() lists all';
   end if;
+end
+$$;
+
+-- Judges the functions that the transaction has made. A migrator's connection cannot do so when they are made: the check of a body in SQL that
+-- reads a bound table asks for its policies, which is an error there (row_security is off). What cannot be found by name passes: where
+-- requests look for names is not known here.
+create function rowhouse.check_functions() returns void
+  language plpgsql
+  set check_function_bodies = on
+  set row_security = on
+  as $$
+declare
+  f record;
+begin
+  for f in
+    select p.oid, l.lanname
+    from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid operator(pg_catalog.=) p.prolang
+    where p.xmin::text operator(pg_catalog.=) (pg_catalog.pg_current_xact_id()::xid)::text
+      and l.lanname in ('sql', 'plpgsql') and p.oid operator(pg_catalog.>) 16383
+  loop
+    begin
+      if f.lanname operator(pg_catalog.=) 'sql' then
+        perform pg_catalog.fmgr_sql_validator(f.oid);
+      else
+        perform pg_catalog.plpgsql_validator(f.oid);
+      end if;
+    exception when undefined_table or undefined_function or undefined_object or invalid_schema_name then
+      null;
+    end;
+  end loop;
 end
 $$;
 
