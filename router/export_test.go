@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse/rowhouse/catalog"
 )
 
 // Route is what a warm request pays before its connection: the decision what it may see, and the lease of the pool.
@@ -62,3 +64,15 @@ func (rt *Router) Later() {
 		}
 	}
 }
+
+// Asked is whether a server was asked if it takes writes, when nothing asks it any more.
+func (rt *Router) Asked(id catalog.ServerID) int {
+	rt.background.Wait()
+	if rt.server(id).confirmed.Load() == 0 {
+		return 0
+	}
+	return 1
+}
+
+// AskAgain lets the server be asked at once.
+func (rt *Router) AskAgain(id catalog.ServerID) { rt.server(id).confirmed.Store(0) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -39,7 +40,10 @@ type pool struct {
 	key    poolKey
 	server *server
 	hosts  []string // of the server when the pool was made; nil when not known
-	gate   gate
+	frame  *frame
+
+	which, identity string // the question which database it is, and the right answer
+	gate            gate
 
 	// Connections made before born rose are not used any more. Reset alone is no fence: one that is being made at that
 	// moment would be handed out.
@@ -50,6 +54,14 @@ type pool struct {
 	reclaimed atomic.Int64 // when one was last taken for another database
 	doubtful  atomic.Int64 // until when even a connection just used is asked before it is lent
 }
+
+// How a connection is asked which database it leads to. One that we made says so itself; of an adopted one we know which
+// it was when it was taken.
+const (
+	identityQuery = "select database_id::text from rowhouse.identity"
+	adoptedQuery  = `select (select system_identifier::text from pg_catalog.pg_control_system()) || '/' || oid
+	                   from pg_catalog.pg_database where datname = pg_catalog.current_database()`
+)
 
 // openPool makes the pool of a database. It reads the credential and dials nothing.
 func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
@@ -63,7 +75,10 @@ func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{router: rt, key: key, server: rt.server(db.Server)}
+	p := &pool{router: rt, key: key, server: rt.server(db.Server), frame: rt.frameOf(db), which: identityQuery, identity: db.ID.String()}
+	if db.Adopted {
+		p.which, p.identity = adoptedQuery, db.Identity
+	}
 	p.gate.soft, p.gate.limit, p.gate.room = softDedicated, p.limit, p.server.budget.HasRoom
 	if db.Kind == catalog.Shared {
 		p.gate.soft = softShared
@@ -197,7 +212,10 @@ func (p *pool) isDoubtful() bool {
 }
 
 // hear listens to every error that a server answers, whoever asked. What ends a connection has probably ended others.
-func (p *pool) hear(_ *pgconn.PgConn, err *pgconn.PgError) bool {
+func (p *pool) hear(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+	if t, _ := conn.CustomData()[tagKey].(*tag); err.Code == "25006" && t != nil && t.writes {
+		p.server.doubtWrites(p, conn)
+	}
 	if strings.HasPrefix(err.Code, "57P") {
 		p.doubtful.Store(time.Now().Add(doubt).UnixNano())
 	}
@@ -215,6 +233,7 @@ type tag struct {
 	born     int64
 	released int64 // when it last came back, in Unix nanoseconds
 	gone     bool  // given up, and not counted any more
+	writes   bool  // its transaction was begun READ WRITE
 }
 
 const tagKey = "rowhouse"
@@ -244,8 +263,8 @@ func (p *pool) ask(ctx context.Context, conn *pgx.Conn) error {
 	conn.PgConn().CustomData()[tagKey] = &tag{born: a.born}
 	var id string
 	pipeline := conn.PgConn().StartPipeline(ctx)
-	pipeline.SendQueryParams("select database_id::text from rowhouse.identity", nil, nil, nil, nil)
-	n := p.router.frame.prepare(pipeline)
+	pipeline.SendQueryParams(p.which, nil, nil, nil, nil)
+	n := p.frame.prepare(pipeline)
 	err := pipeline.Sync()
 	for i := 0; i <= n && err == nil; i++ {
 		var result any
@@ -265,7 +284,7 @@ func (p *pool) ask(ctx context.Context, conn *pgx.Conn) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("greeting: %w", err)
-	case id != p.key.database.String():
+	case id != p.identity:
 		p.router.log.ErrorContext(ctx, "a connection led to the wrong database", "database", p.key.database, "found", id)
 		return errIdentity
 	}
@@ -359,6 +378,13 @@ func (p *pool) blocked() error {
 	return p.server.breaker.blocked(now)
 }
 
+// dialer dials one address, whatever it is asked for.
+func (p *pool) dialer(network, address string) pgconn.DialFunc {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return p.server.budget.Dial(ctx, network, address)
+	}
+}
+
 // reset has every connection replaced before it is used again.
 func (p *pool) reset() {
 	p.born.Add(1)
@@ -401,6 +427,8 @@ type loan struct {
 }
 
 func (l *loan) pgx() *pgx.Conn { return l.raw }
+
+func (l *loan) server() *server { return l.lease.Value().server }
 
 // giveBack ends the loan, once. A connection that is busy, closed or in a transaction is destroyed by the pool.
 func (l *loan) giveBack() {
@@ -520,6 +548,8 @@ func (rt *Router) tryBorrow(ctx context.Context, s *scope, deadline time.Time) (
 		le.Release()
 		return nil, err
 	}
+	tagOf(conn.Conn()).writes = !s.readOnly
+	p.server.retries.earn()
 	return &loan{conn: conn, raw: conn.Conn(), lease: le, account: s.account}, nil
 }
 

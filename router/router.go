@@ -155,13 +155,15 @@ func (c Config) validate() error {
 
 // Router lends connections of tenants' databases. It is safe for concurrent use.
 type Router struct {
-	dir   Directory
-	cfg   Config
-	log   *slog.Logger
-	frame *frame
-	pools *lease.Cache[poolKey, *pool]
+	dir    Directory
+	cfg    Config
+	log    *slog.Logger
+	frame  *frame
+	frames sync.Map // of adopted databases, by their roles
+	pools  *lease.Cache[poolKey, *pool]
 
-	accounts accounts
+	accounts   accounts
+	background sync.WaitGroup // what nobody waits for but Close
 
 	mu      sync.Mutex // guards servers
 	servers map[catalog.ServerID]*server
@@ -240,6 +242,7 @@ const drain = 30 * time.Second
 func (rt *Router) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
+	defer rt.background.Wait()
 	if err := rt.pools.Close(ctx); err != nil {
 		rt.log.Warn("router closed while connections were lent", "pools", rt.pools.Stat().Draining)
 	}
@@ -261,29 +264,32 @@ func (rt *Router) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, erro
 	if err != nil {
 		return nil, err
 	}
-	tx, again, err := rt.begin(ctx, s)
-	if again {
-		tx, _, err = rt.begin(ctx, s)
+	for try := 0; ; try++ {
+		tx, broken, err := rt.begin(ctx, s)
+		switch {
+		case err == nil:
+			return tx, nil
+		case broken == nil || !broken.again(ctx, try):
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return tx, nil
 }
 
 // begin borrows a connection and sends the scope's flight. When that fails because the connection was dead, nothing ran
-// and another may do better.
-func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, again bool, err error) {
+// and another one of that server may do better.
+func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, broken *server, err error) {
 	l, err := rt.borrow(ctx, s)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	if _, err := flight(ctx, l.pgx(), s.open); err != nil {
-		dead := l.pgx().IsClosed()
+		if l.pgx().IsClosed() {
+			broken = l.server()
+		}
 		l.giveBack() // which destroys what is left in a transaction
-		return nil, dead && ctx.Err() == nil, refuse(ctx, err)
+		return nil, broken, refuse(ctx, err)
 	}
-	return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, false, nil
+	return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, nil, nil
 }
 
 // BeginFunc runs fn in a transaction and commits it. An error of fn comes back as it is, after the rollback; so does a
@@ -308,25 +314,29 @@ func (rt *Router) BeginFunc(ctx context.Context, fn func(pgx.Tx) error) error {
 // pipeline first: that queues BEGIN and the tenant's scope and says how many results they produce. The rest, COMMIT
 // included, is fn's. A connection that fn leaves in a transaction is destroyed.
 //
-// When fn's error says that nothing ran (Outcome() "not_started"), fn is called once more, with another connection.
+// When fn's error says that nothing ran (Outcome() "not_started") because the connection broke, fn is called again with
+// another one, a few times.
 func (rt *Router) Lend(ctx context.Context, opts pgx.TxOptions, fn func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error) error {
 	s, err := rt.scope(ctx, opts)
 	if err != nil {
 		return err
 	}
-	again, err := rt.lend(ctx, s, fn)
-	if again && ctx.Err() == nil {
-		_, err = rt.lend(ctx, s, fn)
+	for try := 0; ; try++ {
+		broken, err := rt.lend(ctx, s, fn)
+		if broken == nil || !broken.again(ctx, try) {
+			return err
+		}
 	}
-	return err
 }
 
-func (rt *Router) lend(ctx context.Context, s *scope, fn func(*pgx.Conn, func(*pgconn.Pipeline) int) error) (again bool, err error) {
+func (rt *Router) lend(ctx context.Context, s *scope, fn func(*pgx.Conn, func(*pgconn.Pipeline) int) error) (broken *server, err error) {
 	l, err := rt.borrow(ctx, s)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer l.giveBack()
-	err = fn(l.pgx(), s.open)
-	return outcomeOf(err) == notStarted, err
+	if err = fn(l.pgx(), s.open); err != nil && isBroken(err) {
+		broken = l.server()
+	}
+	return broken, err
 }

@@ -23,6 +23,11 @@ type server struct {
 	row     atomic.Pointer[catalog.Server] // as it was last seen; nil when not known
 	breaker *breaker
 
+	retries   allowance
+	retried   atomic.Int64
+	confirmed atomic.Int64 // when it was last asked whether it takes writes, in Unix nanoseconds
+	resets    atomic.Int64
+
 	thrash atomic.Int64 // dials of databases that had just lost a connection to another one
 
 	mu     sync.Mutex // guards the fields below
@@ -52,6 +57,7 @@ func (rt *Router) server(id catalog.ServerID) *server {
 	s := rt.servers[id]
 	if s == nil {
 		s = &server{router: rt, id: id, breaker: serverBreaker(), pools: map[*pool]struct{}{}, logins: map[poolKey]*refused{}}
+		s.retries.tenths.Store(inHand)
 		share := defaultShare
 		if row != nil {
 			share = row.MaxConnections

@@ -60,6 +60,9 @@ type ServerStat struct {
 	Dials, DialErrors int64
 	// DialTime is how long it took to make those that were made, all together.
 	DialTime time.Duration
+	// Retried is work that was started again because its connection had broken before it began; Resets replaced every
+	// connection, because the server did not take writes any more.
+	Retried, Resets int64
 	// Thrashed are dials of databases that had lost a connection to another one a moment before.
 	Thrashed int64
 	// RefusedToRun found no slot in time, and RefusedAtGate no connection of their database.
@@ -94,6 +97,7 @@ func (s *server) stat() ServerStat {
 		BreakerOpen: s.breaker.isOpen(), Dials: b.Dials, DialErrors: b.DialErrors, DialTime: b.DialTime, Thrashed: s.thrash.Load(),
 		Refused: b.Refused, Reclaimed: b.Reclaimed, Overdue: b.Lingered, Waited: b.WaitedFor,
 	}
+	st.Retried, st.Resets = s.retried.Load(), s.resets.Load()
 	s.breaker.mu.Lock()
 	st.BreakerOpened = s.breaker.opened
 	s.breaker.mu.Unlock()
