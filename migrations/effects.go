@@ -84,6 +84,29 @@ func Effects(ctx context.Context, conn *pgx.Conn, files []File) ([]FileEffects, 
 	return all, nil
 }
 
+// Try brings an empty scratch database to version after of the set, 0 being the baseline alone, and reports what the files beyond it do there: see
+// Effects. The scratch database is like one that provisioning has made, and is the caller's to drop.
+//
+// The errors are those of Up and Effects.
+func (m *Migrator) Try(ctx context.Context, scratch Target, after int64) ([]FileEffects, error) {
+	own := m.stages[len(m.stages)-1]
+	n := len(own.files) - len(own.pending(after))
+	past := *m
+	past.stages = slices.Clone(m.stages)
+	first := &past.stages[len(past.stages)-1]
+	first.files, first.chains, first.source, first.checkLast = own.files[:n], own.chains[:n], FS(own.files[:n]), ""
+	past.cfg.Then = nil
+	if _, err := past.Up(ctx, scratch); err != nil {
+		return nil, err
+	}
+	conn, err := scratch.Connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: connect: %w", scratch.Name, err)
+	}
+	defer closeConn(conn)
+	return Effects(ctx, conn, own.files[n:])
+}
+
 func fileOf(f File) string { return f.String() + ".up.sql" }
 
 // scratch is the database that Effects tries files on.

@@ -128,6 +128,25 @@ func TestEffects(t *testing.T) {
 		wantState(t, err, "42704")
 		wantText(t, err, "000003_c:3")
 	})
+	t.Run("a scratch database is brought to the version before, whatever the contract says of that", func(t *testing.T) {
+		t.Parallel()
+		d := newDatabase(t)
+		app := set(table("a")+"create view v as select 1 as one", "alter view v set (security_invoker = true)", "alter table a add x int, add y int not null")
+		m, err := migrations.ForTenants(app, migrations.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := m.Try(t.Context(), d.target(), 1)
+		if err != nil || len(all) != 2 || len(all[0].Problems) != 0 || len(all[1].Problems) != 1 || all[1].Problems[0].Rule != "column" {
+			t.Errorf("%+v, %v", all, err)
+		}
+		if all, err := m.Try(t.Context(), newDatabase(t).target(), 0); err != nil || len(all) != 3 {
+			t.Errorf("from the beginning: %d files, %v", len(all), err)
+		}
+		if all, err := m.Try(t.Context(), newDatabase(t).target(), 3); err != nil || len(all) != 0 {
+			t.Errorf("nothing to try: %d files, %v", len(all), err)
+		}
+	})
 	t.Run("leaves the database as the migrator does", func(t *testing.T) {
 		t.Parallel()
 		one, other := newDatabase(t), newDatabase(t)
