@@ -51,6 +51,14 @@ type Settings struct {
 	Timezone                 string // "" leaves it alone
 }
 
+// given is b as a parameter that is not NULL.
+func given(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
 // Limits are what a function asks for the transaction that it is called in.
 type Limits struct {
 	Timeout   time.Duration // of each statement, unless less is allowed anyway; zero asks for nothing
@@ -77,16 +85,17 @@ func (l Limits) statements() []sqlgen.Statement {
 }
 
 const (
-	setSettings = `select set_config('search_path', $1, true), set_config('request.jwt.claims', $2, true), ` +
-		`set_config('request.method', $3, true), set_config('request.path', $4, true), ` +
-		`set_config('request.headers', $5, true), set_config('request.cookies', $6, true), ` +
-		`set_config('response.headers', '', true), set_config('response.status', '', true), set_config('rest.inserted', '', true)`
-	setSettingsAndZone = setSettings + `, set_config('timezone', $7, true)`
+	// None of them is ever null, so all of them are set, and one column comes back instead of every value.
+	setSettings = `select set_config('search_path', $1, true) is null or set_config('request.jwt.claims', $2, true) is null or ` +
+		`set_config('request.method', $3, true) is null or set_config('request.path', $4, true) is null or ` +
+		`set_config('request.headers', $5, true) is null or set_config('request.cookies', $6, true) is null or ` +
+		`set_config('response.headers', '', true) is null or set_config('response.status', '', true) is null or set_config('rest.inserted', '', true) is null`
+	setSettingsAndZone = setSettings + ` or set_config('timezone', $7, true) is null`
 	checkConstraints   = `set constraints all immediate`
 )
 
 func (s Settings) statement() sqlgen.Statement {
-	args := [][]byte{[]byte(s.SearchPath), s.Claims, []byte(s.Method), []byte(s.Path), s.Headers, s.Cookies}
+	args := [][]byte{[]byte(s.SearchPath), given(s.Claims), []byte(s.Method), []byte(s.Path), given(s.Headers), given(s.Cookies)}
 	if s.Timezone == "" {
 		return sqlgen.Statement{SQL: setSettings, Args: args}
 	}

@@ -225,3 +225,24 @@ func TestFlight_result(t *testing.T) {
 		})
 	}
 }
+
+// The settings are one expression that must not stop before its end.
+func TestSettings_are_all_set(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.DB(t).Conn(t)
+	for _, r := range []*Runner{New(one{conn}, false), New(conn, false)} {
+		for _, name := range []string{"search_path", "request.jwt.claims", "request.method", "request.path", "request.headers", "request.cookies", "timezone"} {
+			job := Job{ReadOnly: true, Settings: Settings{SearchPath: "set", Method: "set", Path: "set", Claims: []byte("set"), Headers: []byte("set"), Timezone: "Asia/Tokyo"},
+				Statement: sqlgen.Statement{SQL: "select coalesce(current_setting($1, true), 'not there')", Args: [][]byte{[]byte(name)}}}
+			row, err := r.Run(t.Context(), job)
+			want := map[string]string{"timezone": "Asia/Tokyo", "request.cookies": ""}
+			expected, other := want[name]
+			if !other {
+				expected = "set"
+			}
+			if err != nil || string(row[0]) != expected {
+				t.Errorf("%s is %q, %v", name, row[0], err)
+			}
+		}
+	}
+}
