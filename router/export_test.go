@@ -76,3 +76,9 @@ func (rt *Router) Asked(id catalog.ServerID) int {
 
 // AskAgain lets the server be asked at once.
 func (rt *Router) AskAgain(id catalog.ServerID) { rt.server(id).confirmed.Store(0) }
+
+// Renew and Shrink are what Run does when it is time.
+func (rt *Router) Renew(ctx context.Context) error { return rt.renew(ctx) }
+
+// Shrink is what Run does when nothing was renewed for a while.
+func (rt *Router) Shrink() { rt.shrink() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -194,11 +195,21 @@ func (rt *Router) Run(ctx context.Context) error {
 		return nil
 	}
 	defer rt.leave(ctx)
-	tick := time.NewTicker(renewal)
+	tick := time.NewTicker(renewal / 5)
 	defer tick.Stop()
+	var tried time.Time
+	renewed := time.Now()
 	for {
-		if err := rt.renew(ctx); err != nil && ctx.Err() == nil {
-			rt.log.WarnContext(ctx, "share of connections not renewed", "err", err)
+		if now := time.Now(); now.Sub(tried) >= renewal-renewal/10 || rt.isShort() {
+			tried = now
+			if err := rt.renew(ctx); err == nil {
+				renewed = now
+			} else if ctx.Err() == nil {
+				rt.log.WarnContext(ctx, "share of connections not renewed", "err", err)
+			}
+		}
+		if time.Since(renewed) >= silence {
+			rt.shrink()
 		}
 		select {
 		case <-ctx.Done():
@@ -206,6 +217,37 @@ func (rt *Router) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// silence is how long a process that is not heard of keeps its share: shorter than its lease, after which others have it.
+const silence = catalog.Lease * 2 / 3
+
+// leftover is what part of its share a silent process keeps. The others leave it that for as long as it may still serve.
+const leftover = 4
+
+// shrink keeps to what is left of every share while the registry cannot be asked.
+func (rt *Router) shrink() {
+	rt.mu.Lock()
+	servers := slices.Collect(maps.Values(rt.servers))
+	rt.mu.Unlock()
+	for _, s := range servers {
+		if granted := int(s.granted.Load()); granted > 0 && int(s.share.Load()) == granted {
+			s.setShare(granted / leftover)
+			rt.log.Warn("share of connections is smaller until it is renewed", "server", s.id, "share", s.share.Load())
+		}
+	}
+}
+
+// isShort says that somebody waits for a connection though the share is used up: another process may have left.
+func (rt *Router) isShort() bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for _, s := range rt.servers {
+		if b := s.budget.Stat(); b.Waiting > 0 && b.Open >= b.Share {
+			return true
+		}
+	}
+	return false
 }
 
 func (rt *Router) renew(ctx context.Context) error {
@@ -220,7 +262,9 @@ func (rt *Router) renew(ctx context.Context) error {
 		return err
 	}
 	for id, share := range grant.Connections {
-		rt.server(id).budget.SetShare(share)
+		s := rt.server(id)
+		s.granted.Store(int64(share))
+		s.setShare(share)
 	}
 	return nil
 }

@@ -947,6 +947,74 @@ func TestRouter_Run_keeps_to_its_share(t *testing.T) {
 	}
 }
 
+// What a process that was told less has is closed, and it has more again when it is told so: pools are made once.
+func TestRouter_shares_shrink_and_grow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 12)
+	w.tenant("acme", w.database())
+	reg := &shares{server: w.server, share: 8}
+	rt := w.router(router.Config{Registry: reg, AcquireTimeout: 2 * time.Second, Limits: tenants.Limits{ConcurrentRequests: -1}})
+	acme := w.as("acme", "service_role")
+	renew := func(share int, err error) {
+		t.Helper()
+		reg.share, reg.err = share, err
+		if got := rt.Renew(t.Context()); !errors.Is(got, err) {
+			t.Fatal(got)
+		}
+	}
+	hold := func(want int) {
+		t.Helper()
+		var held []pgx.Tx
+		for range want {
+			tx, err := rt.Begin(acme)
+			if err != nil {
+				t.Fatalf("%d of %d: %v", len(held), want, err)
+			}
+			held = append(held, tx)
+		}
+		if want < 4 {
+			if _, err := rt.Begin(acme); !errors.Is(err, router.ErrOverloaded) {
+				t.Errorf("beyond %d: %v", want, err)
+			}
+		}
+		for _, tx := range held {
+			_ = tx.Rollback(acme)
+		}
+	}
+	renew(2, nil)
+	hold(2)
+	renew(8, nil)
+	hold(4)
+	gone := errors.New("catalog is away")
+	renew(8, gone)
+	if share := rt.Stat().Servers[w.server].Share; share != 8 {
+		t.Errorf("share %d after one failure", share)
+	}
+	rt.Shrink()
+	rt.Shrink() // once, however long it lasts
+	if share := rt.Stat().Servers[w.server].Share; share != 2 {
+		t.Errorf("a silent process keeps %d of 8", share)
+	}
+	for deadline := time.Now().Add(20 * time.Second); rt.Stat().Servers[w.server].Open > 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are open", rt.Stat().Servers[w.server].Open)
+		}
+	}
+	renew(8, nil)
+	hold(4)
+}
+
+// shares grants what it is told to.
+type shares struct {
+	server catalog.ServerID
+	share  int
+	err    error
+}
+
+func (s *shares) Renew(context.Context, catalog.Report) (*catalog.Grant, error) {
+	return &catalog.Grant{Lease: catalog.Lease, Connections: map[catalog.ServerID]int{s.server: s.share}}, s.err
+}
+
 // registry tells when it was asked.
 type registry struct {
 	router.Registry

@@ -19,6 +19,7 @@ type server struct {
 	id      catalog.ServerID
 	budget  *budget.Budget
 	share   atomic.Int64                   // of its connections, ours
+	granted atomic.Int64                   // by the registry; 0 is nothing yet
 	inUse   budget.Slots[catalog.TenantID] // transactions that run
 	row     atomic.Pointer[catalog.Server] // as it was last seen; nil when not known
 	breaker *breaker
@@ -99,7 +100,8 @@ func (s *server) limitUse() {
 		s.inUse.SetLimit(maxInUse(0, share))
 		return
 	}
-	s.inUse.SetLimit(max(1, maxInUse(row.MaxInUse, row.MaxConnections)*min(share, row.MaxConnections)/row.MaxConnections))
+	most := maxInUse(row.MaxInUse, row.MaxConnections) * min(share, row.MaxConnections)
+	s.inUse.SetLimit((most + row.MaxConnections - 1) / row.MaxConnections)
 }
 
 // maxInUse is how many transactions run at once where nobody said: a third of the connections, at least 8.
