@@ -205,6 +205,9 @@ func (x *exchange) withSchema(ctx context.Context, fn func(*schema.Entry) error)
 	key, load := schemaKey(x.options), x.h.loadSchema(x.options)
 	x.timing.next(&x.timing.parse)
 	entry, err := x.h.schemas.Get(ctx, key, load)
+	if err == nil && x.options.Recheck > 0 && entry.Age() > x.options.Recheck {
+		entry, _, err = x.h.schemas.Refresh(ctx, key, entry, load)
+	}
 	if err != nil {
 		return err
 	}

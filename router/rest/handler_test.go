@@ -791,3 +791,32 @@ func TestHandler_hints(t *testing.T) {
 		}
 	}
 }
+
+// A default is nothing that an answer would miss: only looking again finds it.
+func TestHandler_recheck(t *testing.T) {
+	t.Parallel()
+	for recheck, want := range map[time.Duration]string{0: `[{"note":"old"}]`, time.Nanosecond: `[{"note":"new"}]`} {
+		db := database(t)
+		execSQL(t, db, "alter table pairs alter note set default 'old'")
+		h := rest.New(slow{scope{pool: pool(t, db.DSN(), 1, nil), role: "authenticated"}}, rest.Config{Options: rest.Options{Role: "authenticated", Recheck: recheck}})
+		insert := func(a int) string {
+			t.Helper()
+			return bodyOf(t, do(t, h, "POST /pairs?columns=a,b,note&select=note", []string{"Prefer: missing=default, return=representation"}, fmt.Sprintf(`[{"a":%d,"b":"x"}]`, a)))
+		}
+		if got := insert(1); got != `[{"note":"old"}]` {
+			t.Fatal(got)
+		}
+		execSQL(t, db, "alter table pairs alter note set default 'new'")
+		got := ""
+		for a := 2; a < 200 && got != want; a++ { // a schema is not read twice within a second
+			got = insert(a)
+			if recheck == 0 {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if got != want {
+			t.Errorf("recheck %v: %s", recheck, got)
+		}
+	}
+}

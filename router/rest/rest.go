@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -39,6 +40,9 @@ type Options struct {
 	// Database names the database. A database that was found to be unlike the others of its fingerprint keeps a
 	// schema of its own. Empty means that those of one fingerprint do not differ.
 	Database string
+	// Recheck is how old the schema may be before it is read again, for databases whose owners make DDL themselves.
+	// Zero reads it again only when an answer says that it may be out of date.
+	Recheck time.Duration
 	// Schemas are exposed; the first is the default. Nil means public.
 	Schemas []string
 	// ExtraSearchPath follows the request's schema in search_path, for extensions. Nil means extensions.

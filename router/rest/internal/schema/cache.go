@@ -39,6 +39,9 @@ type Entry struct {
 	descriptions descriptions
 }
 
+// Age is how long ago the schema was read.
+func (e *Entry) Age() time.Duration { return time.Since(e.loaded) }
+
 // Visible is what a role may see; read is called once per role and entry.
 func (e *Entry) Visible(role string, read func() (Visible, error)) (Visible, error) {
 	e.mu.Lock()
