@@ -432,6 +432,27 @@ func (l *loan) server() *server { return l.lease.Value().server }
 
 // giveBack ends the loan, once. A connection that is busy, closed or in a transaction is destroyed by the pool.
 func (l *loan) giveBack() {
+	if isDirty(l.raw) {
+		go l.cleanUp()
+		return
+	}
+	l.putBack()
+}
+
+// cleanUp cleans the connection and gives it back then; its slot is kept meanwhile. One that cannot be cleaned is closed.
+// Whoever closes the pool waits for it.
+func (l *loan) cleanUp() {
+	s := l.server()
+	if err := clean(l.raw); err != nil {
+		s.unclean.Add(1)
+		s.router.log.Warn("connection could not be cleaned and is closed", "database", l.lease.Value().key.database, "err", bare(err).Error())
+	} else {
+		s.cleaned.Add(1)
+	}
+	l.putBack()
+}
+
+func (l *loan) putBack() {
 	p := l.lease.Value()
 	now := time.Now().UnixNano()
 	if t := tagOf(l.raw); t != nil {

@@ -29,6 +29,8 @@ type server struct {
 	confirmed atomic.Int64 // when it was last asked whether it takes writes, in Unix nanoseconds
 	resets    atomic.Int64
 
+	cleaned, unclean atomic.Int64 // connections after work that may leave something behind
+
 	thrash atomic.Int64 // dials of databases that had just lost a connection to another one
 
 	mu     sync.Mutex // guards the fields below

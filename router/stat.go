@@ -63,6 +63,8 @@ type ServerStat struct {
 	// Retried is work that was started again because its connection had broken before it began; Resets replaced every
 	// connection, because the server did not take writes any more.
 	Retried, Resets int64
+	// Cleaned connections had done what may leave something behind; Unclean could not be cleaned and were closed.
+	Cleaned, Unclean int64
 	// Thrashed are dials of databases that had lost a connection to another one a moment before.
 	Thrashed int64
 	// RefusedToRun found no slot in time, and RefusedAtGate no connection of their database.
@@ -98,6 +100,7 @@ func (s *server) stat() ServerStat {
 		Refused: b.Refused, Reclaimed: b.Reclaimed, Overdue: b.Lingered, Waited: b.WaitedFor,
 	}
 	st.Retried, st.Resets = s.retried.Load(), s.resets.Load()
+	st.Cleaned, st.Unclean = s.cleaned.Load(), s.unclean.Load()
 	s.breaker.mu.Lock()
 	st.BreakerOpened = s.breaker.opened
 	s.breaker.mu.Unlock()
