@@ -49,8 +49,12 @@ type Database struct {
 	PlanEpoch         int64         `json:"plan_epoch"`
 	MigrateError      string        `json:"migrate_error,omitempty"`
 	MaxTenants        int           `json:"max_tenants"`
-	CreatedAt         time.Time     `json:"created_at"`
-	UpdatedAt         time.Time     `json:"updated_at"`
+	// Roles are those that requests may run as; empty means the three that every database of ours has.
+	Roles []string `json:"roles,omitempty"`
+	// Identity says which database an adopted one was when it was taken: others have rowhouse.identity.
+	Identity  string    `json:"-"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // Ref names the database in an audit event.
@@ -58,7 +62,7 @@ func (d *Database) Ref() Ref { return Ref{Kind: "database", ID: [16]byte(d.ID), 
 
 const selectDatabase = `
 select id, server, name, kind, state, adopted, epoch, credential_version, schema_version, schema_chain, fingerprint,
-       plan_epoch, coalesce(migrate_error, '') migrate_error, max_tenants, created_at, updated_at
+       plan_epoch, coalesce(migrate_error, '') migrate_error, max_tenants, roles, identity, created_at, updated_at
   from rowhouse.databases`
 
 // Database finds a database by id. Unknown: ErrNotFound.
@@ -96,13 +100,18 @@ type NewDatabase struct {
 	Name   string
 	Kind   Placement
 	State  DatabaseState
+	// Adopted says that rowhouse did not make it; then its Identity and Roles are what was found.
+	Adopted  bool
+	Identity string
+	Roles    []string
 }
 
 // CreateDatabase inserts the row of a database that may not be there yet. A name in use on that server is ErrExists.
 func (tx *Tx) CreateDatabase(ctx context.Context, d NewDatabase) error {
 	_, err := tx.Exec(ctx, `
-		insert into rowhouse.databases (id, server, name, kind, state) values ($1, $2, $3, $4, $5)`,
-		d.ID, d.Server, d.Name, d.Kind, d.State)
+		insert into rowhouse.databases (id, server, name, kind, state, adopted, identity, roles)
+		values ($1, $2, $3, $4, $5, $6, $7, coalesce($8, '{}'::text[]))`,
+		d.ID, d.Server, d.Name, d.Kind, d.State, d.Adopted, d.Identity, d.Roles)
 	return refine(err, fmt.Sprintf("database %q", d.Name))
 }
 

@@ -56,9 +56,11 @@ type Rollout struct {
 	// Prepared says that the set has made a database from nothing.
 	Prepared bool `json:"prepared"`
 	// Ring is the open one; Until, where it is set, the last one that is opened without being asked again.
-	Ring       int            `json:"ring"`
-	Until      *int           `json:"until,omitempty" db:"until_ring"`
-	Seq        int64          `json:"-"`
+	Ring  int   `json:"ring"`
+	Until *int  `json:"until,omitempty" db:"until_ring"`
+	Seq   int64 `json:"-"`
+	// Away says that a server has refused connections lately.
+	Away       bool           `json:"-"`
 	CreatedBy  string         `json:"created_by,omitempty"`
 	CreatedAt  time.Time      `json:"created_at"`
 	UpdatedAt  time.Time      `json:"updated_at"`
@@ -145,7 +147,7 @@ type RolloutTarget struct {
 
 const selectRollout = `
 select r.id, r.operation, s.chain, r.from_version, r.to_version, r.state, coalesce(r.pause, '') pause, r.note, r.prepared, r.ring,
-       r.until_ring, r.seq, r.created_by, r.created_at, r.updated_at, r.finished_at
+       r.until_ring, r.seq, exists (select from rowhouse.rollout_servers h where h.rollout = r.id) away, r.created_by, r.created_at, r.updated_at, r.finished_at
   from rowhouse.rollouts r
   join rowhouse.migration_sets s on s.id = r.set`
 
@@ -354,18 +356,26 @@ func (tx *Tx) AddLate(ctx context.Context, ro *Rollout, ring int) (int, error) {
 	return tx.AddTargets(ctx, ro.ID, ring, ids)
 }
 
+// lazily begins a transaction for whose end nobody waits for the disk. What a crash of the catalog's server takes back is
+// found out again: a claim lapses, and the database knows what was applied to it.
+const lazily = "begin; set local synchronous_commit = off"
+
 // Turn reads a rollout under its lock and runs fn, in one transaction: what fn decides and writes is decided by one process
 // at a time. It has no audit event of its own; what it tells of databases has one each.
 func (c *Catalog) Turn(ctx context.Context, id RolloutID, fn func(*Tx, *Rollout) error) error {
 	var err error
 	for range 3 {
-		err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
+		err = pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{BeginQuery: lazily}, func(tx pgx.Tx) error {
 			t := &Tx{tx, c}
 			ro, err := t.LockRollout(ctx, id)
 			if err != nil {
 				return err
 			}
-			return fn(t, ro)
+			before := ro.Seq
+			if err := fn(t, ro); err != nil || ro.Seq == before {
+				return err
+			}
+			return t.exactlyOne(ctx, "rollout", `update rowhouse.rollouts set seq = $2, updated_at = now() where id = $1`, id, ro.Seq)
 		})
 		if !isRaced(err) {
 			break
@@ -484,19 +494,26 @@ func (tx *Tx) RecordTarget(ctx context.Context, ro *Rollout, r *TargetResult) er
 	if err != nil || r.Detail == nil {
 		detail = []byte("{}")
 	}
-	final := r.State == TargetDone || r.State == TargetFailed || r.State == TargetNeedsRepair
-	tag, err := tx.Exec(ctx, `
-		update rowhouse.rollout_targets
+	done := asInt(r.State == TargetDone)
+	failed := asInt(r.State == TargetFailed || r.State == TargetNeedsRepair)
+	final := done+failed > 0
+	hits := 0
+	err = tx.QueryRow(ctx, `
+		with hit as (update rowhouse.rollout_targets
 		   set state = $4, noop = $5, to_version = $6, class = $7, sqlstate = $8, error = $9, detail = $10, seq = $11,
 		       next_at = clock_timestamp() + $12::interval, attempts = attempts - $13, finished_at = case when $14 then clock_timestamp() end,
 		       worker = null, lease_until = '-infinity'
-		 where rollout = $1 and database = $2 and op_epoch = $3 and state = 'running'`,
+		 where rollout = $1 and database = $2 and op_epoch = $3 and state = 'running'
+		returning ring),
+		counted as (update rowhouse.rollout_rings g set done = done + $15, failed = failed + $16
+		  from hit where g.rollout = $1 and g.ring = hit.ring and $14)
+		select count(*) from hit`,
 		ro.ID, r.Database, r.Epoch, r.State, r.Noop, r.Schema.Version, r.Class, r.SQLState, r.Error, detail, ro.Seq+1,
-		r.Wait, asInt(r.Uncounted), final)
+		r.Wait, asInt(r.Uncounted), final, done, failed).Scan(&hits)
 	if err != nil {
 		return refine(err, noun)
 	}
-	if tag.RowsAffected() == 0 {
+	if hits == 0 {
 		return fmt.Errorf("%s is another worker's: %w", noun, ErrConflict)
 	}
 	ro.Seq++
@@ -507,11 +524,13 @@ func (tx *Tx) RecordTarget(ctx context.Context, ro *Rollout, r *TargetResult) er
 	if err := tx.SetDatabaseSchema(ctx, r.Database, r.Schema); err != nil {
 		return err
 	}
-	if err := tx.count(ctx, ro, r.Ring, asInt(r.State == TargetDone), asInt(final && r.State != TargetDone), 0); err != nil {
-		return err
+	for _, ring := range ro.Rings {
+		if ring.Ring == r.Ring {
+			ring.Done, ring.Failed = ring.Done+done, ring.Failed+failed
+		}
 	}
-	if _, err := tx.Exec(ctx, `update rowhouse.rollouts set seq = $2, updated_at = now() where id = $1`, ro.ID, ro.Seq); err != nil {
-		return refine(err, noun)
+	if !r.Refused && !ro.Away {
+		return nil
 	}
 	return tx.breaker(ctx, ro, r)
 }
@@ -541,6 +560,7 @@ func (tx *Tx) count(ctx context.Context, ro *Rollout, ring, done, failed, skippe
 // breaker counts refusals in a row. From the third on the server is left alone, for 5 to 30 seconds.
 func (tx *Tx) breaker(ctx context.Context, ro *Rollout, r *TargetResult) error {
 	var err error
+	ro.Away = ro.Away || r.Refused
 	if r.Refused {
 		_, err = tx.Exec(ctx, `
 			insert into rowhouse.rollout_servers as h (rollout, server, refused, reason) values ($1, $2, 1, $3)

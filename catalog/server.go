@@ -128,6 +128,60 @@ func (s *Server) Probe(ctx context.Context, dbname string, provisioner Credentia
 	return nil
 }
 
+// Found is what stands in a database that may be adopted.
+type Found struct {
+	// Identity is the cluster's system identifier and the database's oid.
+	Identity string
+	// Version is PostgreSQL's, such as 150018.
+	Version int
+	// Roles are those that the login may become, itself included where it is fit.
+	Roles []string
+	// Schemas are those that are not the system's.
+	Schemas []string
+	// Ours says that a catalog has made or adopted it already.
+	Ours bool
+}
+
+// Inspect connects to a database as a login and looks, without changing anything, what stands there. A login that is a
+// superuser or not bound by row-level security is refused: nothing would fence what it does.
+func (s *Server) Inspect(ctx context.Context, dbname string, login Credential) (*Found, error) {
+	cfg, err := s.connConfig(dbname, login)
+	if err != nil {
+		return nil, err
+	}
+	cfg.RuntimeParams["default_transaction_read_only"] = "on"
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, Invalid("database %q: its login %s", dbname, whyNot(err))
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	f := &Found{}
+	var unbound bool
+	err = conn.QueryRow(ctx, `
+		select (select system_identifier::text from pg_control_system()) || '/' || d.oid, current_setting('server_version_num')::int,
+		       array(select r.rolname::text from pg_roles r
+		              where pg_has_role(current_user, r.oid, 'member') and not r.rolsuper and not r.rolbypassrls
+		                and r.rolname !~ '^pg_' order by 1),
+		       array(select n.nspname::text from pg_namespace n
+		              where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' order by 1),
+		       to_regclass('rowhouse.identity') is not null or to_regclass('rowhouse.catalog') is not null,
+		       (select rolsuper or rolbypassrls from pg_roles where rolname = current_user)
+		  from pg_database d where d.datname = current_database()`).Scan(&f.Identity, &f.Version, &f.Roles, &f.Schemas, &f.Ours, &unbound)
+	switch {
+	case err != nil:
+		return nil, refine(err, fmt.Sprintf("database %q", dbname))
+	case f.Version < leastVersion:
+		return nil, Invalid("database %q is on PostgreSQL %d; 15 is the least", dbname, f.Version/10000)
+	case f.Ours:
+		return nil, fmt.Errorf("database %q belongs to a catalog already: %w", dbname, ErrExists)
+	case unbound:
+		return nil, Invalid("database %q: login %q is a superuser or bypasses row-level security", dbname, login.Role)
+	}
+	return f, nil
+}
+
 // whyNot says why a connection was not made, without what was tried: that holds names, and pgx's own error the password.
 func whyNot(err error) string {
 	var refused *pgconn.PgError

@@ -43,6 +43,19 @@ func newFrame(roles []string) *frame {
 	return f
 }
 
+// frameOf is what connections to a database prepare: that of its own roles, where an adopted one has them.
+func (rt *Router) frameOf(db *catalog.Database) *frame {
+	if len(db.Roles) == 0 {
+		return rt.frame
+	}
+	key := strings.Join(db.Roles, "\x00")
+	if f, ok := rt.frames.Load(key); ok {
+		return f.(*frame)
+	}
+	f, _ := rt.frames.LoadOrStore(key, newFrame(db.Roles))
+	return f.(*frame)
+}
+
 // prepare queues the frame's statements.
 func (f *frame) prepare(p *pgconn.Pipeline) int {
 	for _, s := range f.statements {
@@ -112,14 +125,14 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	var limits tenants.Limits
 	s.account, limits = rt.account(t)
 	s.timeout = limits.StatementTimeout
-	if s.role, err = rt.role(session, t); err != nil {
-		return nil, err
-	}
 	if err := s.setMode(t, opts); err != nil {
 		return nil, err
 	}
 	if s.database, err = rt.dir.Database(ctx, t.Database); err != nil {
 		return nil, &refusal{kind: ErrUnavailable, cause: err}
+	}
+	if s.role, err = rt.role(session, t, s.database); err != nil {
+		return nil, err
 	}
 	if s.database.State != catalog.DatabaseActive {
 		return nil, &refusal{kind: ErrUnavailable, cause: fmt.Errorf("database %s is %s", s.database.ID, s.database.State)}
@@ -149,7 +162,7 @@ func served(t *catalog.Tenant) error {
 }
 
 // role finds the statement that sets the session's role. A role that is not on the list never reaches SQL.
-func (rt *Router) role(session tenants.Session, t *catalog.Tenant) (string, error) {
+func (rt *Router) role(session tenants.Session, t *catalog.Tenant, db *catalog.Database) (string, error) {
 	role := session.Role()
 	if role == "" {
 		role = rt.anonRole(t)
@@ -157,7 +170,7 @@ func (rt *Router) role(session tenants.Session, t *catalog.Tenant) (string, erro
 	if role == "" {
 		return "", errAnonymous
 	}
-	stmt, ok := rt.frame.roles[role]
+	stmt, ok := rt.frameOf(db).roles[role]
 	if !ok {
 		return "", &roleError{role}
 	}

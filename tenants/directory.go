@@ -230,6 +230,15 @@ func (d *Directory) ConnConfig(ctx context.Context, id catalog.DatabaseID, login
 	return d.catalog.ConnConfig(ctx, id, login)
 }
 
+// SecretSetting is a secret that the host decided under key for a tenant itself; none is the zero Secret.
+func (d *Directory) SecretSetting(t *catalog.Tenant, key string) (catalog.Secret, error) {
+	value, ok := t.Settings[key]
+	if !ok {
+		return catalog.Secret{}, nil
+	}
+	return d.catalog.UnsealSetting(t.ID, key, value)
+}
+
 // Setting is what the host decided under key for a tenant: its own value, else everybody's, else nil.
 func (d *Directory) Setting(t *catalog.Tenant, key string) json.RawMessage {
 	if t != nil {

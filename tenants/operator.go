@@ -32,8 +32,17 @@ type TenantSpec struct {
 	Edition  string `json:"edition,omitempty"`
 }
 
+// AdoptSpec is an existing database that becomes a tenant's.
+type AdoptSpec struct {
+	Name string `json:"name"`
+	// DSN is how requests will connect: a role that may become the roles of the database, and no superuser.
+	DSN catalog.Secret `json:"dsn"`
+}
+
 // TenantOperator manages tenants.
 type TenantOperator interface {
+	// AdoptTenant takes an existing database as a dedicated tenant. Nothing in it is changed.
+	AdoptTenant(ctx context.Context, spec AdoptSpec) (*catalog.Tenant, error)
 	// CreateTenant begins to provision a tenant. A name in use is catalog.ErrExists, one that cannot be catalog.ErrInvalid.
 	CreateTenant(ctx context.Context, spec TenantSpec) (*catalog.Operation, error)
 	Tenant(ctx context.Context, ref string) (*catalog.Tenant, error)

@@ -130,6 +130,73 @@ func actorOf(ctx context.Context) catalog.Actor {
 	return catalog.Actor{}
 }
 
+// AdoptTenant takes an existing database as a dedicated tenant, as it stands: it is looked at and nothing in it is changed.
+// Its server becomes one of ours without a provisioner, so that nothing else is placed there.
+func (s *Service) AdoptTenant(ctx context.Context, spec AdoptSpec) (*catalog.Tenant, error) {
+	if err := CheckName(spec.Name); err != nil {
+		return nil, err
+	}
+	address, secret, err := catalog.ParseAddress(spec.DSN.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	server, isNew, err := s.serverAt(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	t := catalog.NewTenant{ID: catalog.NewID[catalog.Tenant](), Name: spec.Name, Database: catalog.NewID[catalog.Database]()}
+	login := catalog.Credential{Server: server.ID, Database: t.Database, Login: catalog.LoginData, Version: 1, Role: address.User, Secret: secret}
+	found, err := server.Inspect(ctx, address.Database, login)
+	if err != nil {
+		return nil, err
+	}
+	event := catalog.Event{
+		Action: "tenant.adopt", Target: catalog.Ref{Kind: "tenant", ID: [16]byte(t.ID), Name: t.Name}, Actor: actorOf(ctx),
+		Detail: map[string]any{"database": address.Database, "hosts": server.Hosts, "roles": found.Roles, "schemas": found.Schemas},
+	}
+	err = s.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+		if isNew {
+			if err := tx.CreateServer(ctx, server); err != nil {
+				return err
+			}
+			if err := tx.SetServerState(ctx, server.ID, "drained"); err != nil {
+				return err
+			}
+		}
+		if err := tx.CreateDatabase(ctx, catalog.NewDatabase{
+			ID: t.Database, Server: server.ID, Name: address.Database, Kind: catalog.Dedicated, State: catalog.DatabaseActive,
+			Adopted: true, Identity: found.Identity, Roles: found.Roles,
+		}); err != nil {
+			return err
+		}
+		if err := tx.SetCredential(ctx, login); err != nil {
+			return err
+		}
+		if err := tx.CreateTenant(ctx, t); err != nil {
+			return err
+		}
+		return tx.SetTenantState(ctx, t.ID, catalog.StateActive, "")
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.catalog.Tenant(ctx, t.ID.String())
+}
+
+// serverAt finds the server that is reached at an address, or says what it would be.
+func (s *Service) serverAt(ctx context.Context, a catalog.Address) (server *catalog.Server, isNew bool, err error) {
+	for server, err := range s.catalog.Servers(ctx) {
+		if err != nil {
+			return nil, false, err
+		}
+		if slices.Equal(server.Hosts, a.Hosts) && server.SSLMode == a.SSLMode {
+			return server, false, nil
+		}
+	}
+	id := catalog.NewID[catalog.Server]()
+	return &catalog.Server{ID: id, Name: "adopted-" + id.Compact()[20:], Hosts: a.Hosts, SSLMode: a.SSLMode}, true, nil
+}
+
 // Tenant finds a tenant by id, name or alias.
 func (s *Service) Tenant(ctx context.Context, ref string) (*catalog.Tenant, error) {
 	return s.catalog.Tenant(ctx, ref)
@@ -348,7 +415,16 @@ func (s *Service) changeSetting(ctx context.Context, action, tenant, key string,
 		target, id = t.Ref(), t.ID
 	}
 	event := catalog.Event{Action: action, Target: target, Actor: actorOf(ctx), Detail: map[string]any{"key": key}}
-	return s.catalog.Update(ctx, event, func(tx *catalog.Tx) error { return tx.SetSetting(ctx, id, key, value) })
+	return s.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+		if value == nil || !settings[key].secret {
+			return tx.SetSetting(ctx, id, key, value)
+		}
+		var secret string
+		if err := json.Unmarshal(value, &secret); err != nil {
+			return catalog.Invalid("setting %q: want %s", key, settings[key].want)
+		}
+		return tx.SetSecretSetting(ctx, id, key, catalog.NewSecret(secret))
+	})
 }
 
 // Settings are what the host decided for one tenant, or with an empty tenant for everybody. Secrets are left out.

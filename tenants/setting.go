@@ -29,6 +29,7 @@ var settings = map[string]setting{
 	"rest.pre_request":       {fits: isJSON[string], want: "a function's name"},
 	"rest.aggregates":        {fits: isJSON[bool], want: "true or false"},
 	"rest.plan":              {fits: isJSON[bool], want: "true or false"},
+	"auth.jwt_secret":        {fits: isSecret, want: "a secret of 32 characters or more", secret: true},
 	"auth.issuer":            {fits: isJSON[string], want: "an issuer"},
 	"auth.audience":          {fits: isJSON[string], want: "an audience"},
 	"auth.tenant_claim":      {fits: isJSON[string], want: "a claim's name"},
@@ -99,6 +100,11 @@ func isOneOf(words ...string) func(json.RawMessage) bool {
 		}
 		return false
 	}
+}
+
+func isSecret(value json.RawMessage) bool {
+	var s string
+	return json.Unmarshal(value, &s) == nil && len(s) >= 32
 }
 
 func isDuration(value json.RawMessage) bool {

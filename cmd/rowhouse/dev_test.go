@@ -29,6 +29,7 @@ func TestDev(t *testing.T) {
 	t.Run("a patch of an own and a foreign row changes the own one", func(t *testing.T) { devForeignRow(t, p, acme, globex) })
 	t.Run("client", func(t *testing.T) { devClient(t, p, acme, initech) })
 	t.Run("command", func(t *testing.T) { devCommand(t, p) })
+	t.Run("adopted", func(t *testing.T) { devAdopt(t, p) })
 	t.Run("health and the control plane's door", func(t *testing.T) { devDoors(t, p, acme) })
 	t.Run("a second dev on the same data is refused by name", func(t *testing.T) {
 		_, err := tryDev(t, p.dir)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,6 +119,10 @@ func (h *house) authOf(ref string) (identity.Override, bool) {
 			o.Leeway = &leeway
 		}
 	}
+	if o.Secret, err = h.directory.SecretSetting(t, "auth.jwt_secret"); err != nil {
+		h.log.Error("a tenant's secret does not open: its tokens are refused", "tenant", t.ID, "error", err)
+		o.Secret = catalog.NewSecret(rand.Text() + rand.Text()) // no token holds, and nobody else's key does
+	}
 	if o == (identity.Override{}) {
 		return o, false
 	}
@@ -172,11 +177,15 @@ func (h *house) edgeConfig() router.EdgeConfig {
 	return cfg
 }
 
+// adoptedRecheck is how old the schema of an adopted database may be.
+const adoptedRecheck = time.Minute
+
 // restDefaults are the configured options of the data API, read once: what differs by tenant is laid over them.
 func (c *config) restDefaults() rest.Options {
 	return rest.Options{
 		Schemas: c.Strings("rest.schemas"), ExtraSearchPath: c.Strings("rest.extra_search_path"), AnonRole: c.String("rest.anon_role"),
 		MaxRows: c.Int64("rest.max_rows"), MaxBody: c.Int64("rest.max_body"), TxEnd: c.String("rest.tx_end"), PreRequest: c.String("rest.pre_request"),
+		NoAggregates: !c.Bool("rest.aggregates"), Plan: c.Bool("rest.plan"), Timing: c.Bool("rest.server_timing"),
 	}
 }
 
@@ -206,9 +215,13 @@ func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 	if o.Role = session.Role(); o.Role == "" {
 		o.Role = o.AnonRole
 	}
-	o.Fingerprint = db.SchemaChain + "/" + db.Fingerprint
+	o.NoAggregates = !effective(h, t, "rest.aggregates", !o.NoAggregates)
+	// A plan shows policies and everybody's statistics: never where there are others.
+	o.Plan = db.Kind == catalog.Dedicated && effective(h, t, "rest.plan", o.Plan)
+	o.Fingerprint, o.Database = db.SchemaChain+"/"+db.Fingerprint, db.ID.String()
 	if db.Adopted {
-		o.Fingerprint = db.ID.String() // its owner makes DDL without us
+		o.Fingerprint, o.Recheck = o.Database, adoptedRecheck // its owner makes DDL without us
+		o.Tenant = ""                                         // nothing of it is bound to tenants: it holds one
 	}
 	return o, nil
 }

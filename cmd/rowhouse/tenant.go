@@ -27,7 +27,7 @@ func (t tenantRow) row() []any {
 func (t tenantRow) name() string { return t.Name }
 
 func (a *app) tenantGroup() *cobra.Command {
-	return group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantSuspend(), a.tenantResume(), a.tenantRename())
+	return group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantSuspend(), a.tenantResume(), a.tenantRename(), a.tenantAdopt())
 }
 
 func (a *app) tenantCreate() *cobra.Command {
@@ -160,6 +160,32 @@ func (a *app) tenantRename() *cobra.Command {
 			return tenantRow{t}, nil
 		}),
 	}
+}
+
+func (a *app) tenantAdopt() *cobra.Command {
+	var dsn string
+	c := &cobra.Command{
+		Use: "adopt NAME --dsn URL", Short: "Take an existing database as a dedicated tenant; nothing in it is changed", Args: exactly("NAME"),
+		Long: "The login must be no superuser and a member of the roles that requests will run as. Its schemas, roles and secret are set by\nrowhouse setting set rest.schemas|rest.anon_role|auth.jwt_secret … --tenant NAME. --dsn - reads standard input, --dsn @FILE a file.",
+		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
+			secret, err := a.secretFlag("--dsn", dsn)
+			if err != nil {
+				return nil, err
+			}
+			r, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.close()
+			t, err := r.AdoptTenant(ctx, tenants.AdoptSpec{Name: args[0], DSN: secret})
+			if err != nil {
+				return nil, err
+			}
+			return tenantRow{t}, nil
+		}),
+	}
+	c.Flags().StringVar(&dsn, "dsn", "", "connection string, - for standard input, @FILE for a file")
+	return c
 }
 
 // completeTenants completes tenant names, within a second and silently.

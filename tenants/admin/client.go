@@ -157,6 +157,12 @@ func (c *Client) CreateTenant(ctx context.Context, spec tenants.TenantSpec) (*ca
 	return one[catalog.Operation](ctx, c, http.MethodPost, "/tenants", spec)
 }
 
+// AdoptTenant takes an existing database as a dedicated tenant.
+func (c *Client) AdoptTenant(ctx context.Context, spec tenants.AdoptSpec) (*catalog.Tenant, error) {
+	in := map[string]any{"name": spec.Name, "dsn": spec.DSN.Reveal()}
+	return one[catalog.Tenant](ctx, c, http.MethodPost, "/adoptions", in)
+}
+
 // Tenant finds a tenant by id, name or alias.
 func (c *Client) Tenant(ctx context.Context, ref string) (*catalog.Tenant, error) {
 	t, err := one[catalog.Tenant](ctx, c, http.MethodGet, "/tenants/"+url.PathEscape(ref), nil)

@@ -40,6 +40,13 @@ type renameTenantInput struct {
 	}
 }
 
+type adoptTenantInput struct {
+	Body struct {
+		Name string `json:"name" maxLength:"200"`
+		DSN  string `json:"dsn" maxLength:"4096" doc:"How requests will connect: no superuser, and a member of the roles they run as"`
+	}
+}
+
 type domainInput struct {
 	Ref  string `path:"ref" maxLength:"64" doc:"Name or id"`
 	Host string `path:"host" maxLength:"253" doc:"Host name"`
@@ -62,6 +69,14 @@ func (s *service) registerTenants() {
 				Name: b.Name, Placement: catalog.Placement(b.Placement), Server: b.Server, Database: b.Database, Edition: b.Edition,
 			})
 			return accepted(op, err)
+		})
+	add(s, route{"adopt-tenant", tag, "Take an existing database as a dedicated tenant, unchanged", http.MethodPost, "/adoptions", tenants.PermitTenantsCreate, http.StatusCreated},
+		func(ctx context.Context, in *adoptTenantInput) (*tenantOutput, error) {
+			t, err := s.operator.AdoptTenant(ctx, tenants.AdoptSpec{Name: in.Body.Name, DSN: catalog.NewSecret(in.Body.DSN)})
+			if err != nil {
+				return nil, err
+			}
+			return &tenantOutput{Body: t}, nil
 		})
 	add(s, route{"get-tenant", tag, "Show a tenant", http.MethodGet, "/tenants/{ref}", tenants.PermitTenantsRead, 0},
 		func(ctx context.Context, in *tenantInput) (*tenantOutput, error) { return s.tenant(ctx, in.Ref) })
