@@ -134,6 +134,16 @@ func (d *database) migrate(app fs.FS) migrations.Result {
 	return result
 }
 
+// migratorOf is the Migrator of a set.
+func (d *database) migratorOf(app fs.FS) *migrations.Migrator {
+	d.t.Helper()
+	m, err := migrations.ForTenants(app, migrations.Config{StatementPerMessage: d.apart})
+	if err != nil {
+		d.t.Fatalf("read set: %v", err)
+	}
+	return m
+}
+
 func (d *database) up(app fs.FS, cfg migrations.Config) (migrations.Result, error) {
 	d.t.Helper()
 	cfg.StatementPerMessage = cfg.StatementPerMessage || d.apart

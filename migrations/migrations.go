@@ -52,10 +52,6 @@ type Config struct {
 	//
 	// False means that only where the database needs it, which is on Citus.
 	StatementPerMessage bool
-	// TrustContract leaves out the contract's check after the last file. It costs a few milliseconds of reading the system catalogs, and
-	// finds the same in every database that the same files have made: a rollout may leave it out where its canary has passed, except
-	// on databases that hold several tenants.
-	TrustContract bool
 	// Then runs after the files, under the same lock, also when no file was pending. For migrations that somebody else brings along
 	// and does not lock.
 	//
@@ -152,9 +148,7 @@ func ForTenants(app fs.FS, cfg Config) (*Migrator, error) {
 	base.baseline = true
 	own := &m.stages[0]
 	own.check = "select rowhouse.check_functions(); select rowhouse.check_migration()"
-	if !cfg.TrustContract {
-		own.checkLast = "select rowhouse.check_contract()"
-	}
+	own.checkLast = "select rowhouse.check_contract()"
 	m.stages = []stage{base, *own}
 	return m, nil
 }

@@ -38,15 +38,6 @@ func soundAt(t *testing.T, app fstest.MapFS) migrations.Fingerprints {
 	}
 }
 
-func (d *database) migratorOf(app fstest.MapFS) *migrations.Migrator {
-	d.t.Helper()
-	m, err := migrations.ForTenants(app, migrations.Config{})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return m
-}
-
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	// The index cannot be built while two rows are alike; there is no verify query.

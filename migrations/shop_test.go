@@ -208,10 +208,6 @@ func TestShop_sameAnswersEverywhere(t *testing.T) {
 		d.migrate(shop(t, shopConversion-1))
 		d.seedShop(d.asOwner(), "select 1", "acme", 3)
 		// Whoever adopts a filled database says on the migrator's connection whose rows they are.
-		m, err := migrations.ForTenants(shop(t, 0), migrations.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
 		target := d.target()
 		target.Connect = func(ctx context.Context) (*pgx.Conn, error) {
 			config, err := pgx.ParseConfig(d.DSNAs(d.migrator, d.migratorPass))
@@ -222,7 +218,7 @@ func TestShop_sameAnswersEverywhere(t *testing.T) {
 			config.RuntimeParams["rowhouse.tenant_id"] = acme
 			return pgx.ConnectConfig(ctx, config)
 		}
-		if _, err := m.Up(t.Context(), target); err != nil {
+		if _, err := d.migratorOf(shop(t, 0)).Up(t.Context(), target); err != nil {
 			t.Fatal(err, hint(err))
 		}
 		compare(t, want, ask(d.asLogin(), asTenant(acme)))
@@ -300,7 +296,7 @@ func TestShop_onCitusPolicies(t *testing.T) {
 		d.migrate(nil)
 		d.pretend(engine)
 		// Its triggers and functions would not do there; here it is the policies that count.
-		if _, err := d.up(shop(t, shopConversion), migrations.Config{TrustContract: true}); err != nil {
+		if _, err := d.migratorOf(shop(t, shopConversion)).Proven().Up(t.Context(), d.target()); err != nil {
 			t.Fatal(err, hint(err))
 		}
 		conn := d.asLogin()

@@ -345,12 +345,12 @@ declare
 begin
   for f in
     select p.oid, l.lanname
-    from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid operator(pg_catalog.=) p.prolang
-    where p.xmin::text operator(pg_catalog.=) (pg_catalog.pg_current_xact_id()::xid)::text
-      and l.lanname in ('sql', 'plpgsql') and p.oid operator(pg_catalog.>) 16383
+    from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang
+    where p.xmin::text = pg_catalog.pg_current_xact_id()::xid::text
+      and l.lanname in ('sql', 'plpgsql') and p.oid >= 16384
   loop
     begin
-      if f.lanname operator(pg_catalog.=) 'sql' then
+      if f.lanname = 'sql' then
         perform pg_catalog.fmgr_sql_validator(f.oid);
       else
         perform pg_catalog.plpgsql_validator(f.oid);
