@@ -13,7 +13,7 @@ import (
 
 // How many databases the fleet of the benchmark has.
 const (
-	fleetQuick = 32
+	fleetQuick = 64
 	fleetFull  = 200
 )
 

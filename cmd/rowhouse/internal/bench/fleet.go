@@ -75,6 +75,9 @@ func Fleet(ctx context.Context, h FleetHouse, l Length) (Report, error) {
 	defer os.RemoveAll(f.dir)
 	methods := fleetMethods(h.PSQL != "")
 	rates := map[string][]float64{}
+	if err := errors.Join(f.reset(ctx, false), f.rollout(ctx)); err != nil { // makes the template, once
+		return report, err
+	}
 	longest := time.Duration(0)
 	for round := range l.Rounds {
 		if round > 0 && h.Within > 0 && time.Since(began)+longest > h.Within {
