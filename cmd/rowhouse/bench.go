@@ -116,7 +116,7 @@ func (d *benchDev) stop() error {
 // onBed has a benchmark run on a private server of its own that is gone afterwards.
 func onBed(measure func(context.Context, *bench.Bed, bench.Length) (bench.Report, error)) func(*app, context.Context, bench.Length) (bench.Report, error) {
 	return func(a *app, ctx context.Context, l bench.Length) (bench.Report, error) {
-		dir, clean, err := benchDir()
+		dir, clean, err := benchDirIn(bench.MemoryDir())
 		if err != nil {
 			return bench.Report{}, err
 		}
@@ -138,8 +138,10 @@ func churn(ctx context.Context, b *bench.Bed, l bench.Length) (bench.Report, err
 }
 
 // benchDir is a directory that PostgreSQL's user can enter, also when we are root.
-func benchDir() (string, func(), error) {
-	above, err := os.MkdirTemp("", "rowhouse-bench-")
+func benchDir() (string, func(), error) { return benchDirIn("") }
+
+func benchDirIn(place string) (string, func(), error) {
+	above, err := os.MkdirTemp(place, "rowhouse-bench-")
 	if err != nil {
 		return "", nil, err
 	}

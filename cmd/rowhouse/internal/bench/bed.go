@@ -72,7 +72,7 @@ func MakeBed(ctx context.Context, cfg BedConfig) (b *Bed, err error) {
 		}
 	}()
 	if b.pg, err = localpg.Start(ctx, localpg.Config{Dir: cfg.Dir, PGBin: cfg.PGBin, Settings: map[string]string{
-		"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "400", "autovacuum": "off", "max_wal_size": "4GB",
+		"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "400", "autovacuum": "off", "max_wal_size": "1GB",
 	}}); err != nil {
 		return b, err
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,11 +51,6 @@ func (b *Bed) startBouncer(ctx context.Context, path string, budget, perDatabase
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
-	socket, err := os.Stat(b.pg.DataDir())
-	if err != nil {
-		return nil, err
-	}
-	owner := socket.Sys().(*syscall.Stat_t)
 	files := map[string]string{
 		"users.txt": fmt.Sprintf("%q %q\n", bedLogin, b.password),
 		"pgbouncer.ini": fmt.Sprintf(`[databases]
@@ -82,15 +76,10 @@ logfile = %s/log
 			return nil, err
 		}
 	}
-	for _, name := range []string{"", "users.txt", "pgbouncer.ini"} {
-		if err := os.Chown(filepath.Join(dir, name), int(owner.Uid), int(owner.Gid)); err != nil {
-			return nil, err
-		}
-	}
 	p := &bouncer{bed: b, port: uint16(port), pools: map[catalog.DatabaseID]*pgxpool.Pool{}}
 	p.cmd = exec.CommandContext(ctx, path, "-q", filepath.Join(dir, "pgbouncer.ini"))
-	if os.Geteuid() == 0 { // it refuses to run as root
-		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	if err := runAs(p.cmd, b.pg.DataDir(), dir, filepath.Join(dir, "users.txt"), filepath.Join(dir, "pgbouncer.ini")); err != nil {
+		return nil, err
 	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("pgbouncer: %w", err)
