@@ -170,7 +170,7 @@ func TestFault_F18_password_rotated(t *testing.T) {
 			f.wants(f.read(f.acme), notThere)
 		}
 		if n := f.proxy.Stat().Startups - before; n > 3 {
-			t.Skipf("missing: the breaker of a login (%d log-ins tried for 30 requests)", n)
+			t.Errorf("%d log-ins tried for 30 requests", n)
 		}
 		f.credential(2, f.db.login, "another") // another generation is another key
 		f.recovers(2 * time.Second)
@@ -383,7 +383,7 @@ func certificate(t *testing.T, name string, until time.Time) *tls.Config {
 
 func TestFault_F40_herd_of_cold_tenants(t *testing.T) {
 	t.Parallel()
-	const tenants, budget = 30, 8
+	const tenants, budget = 20, 6
 	f := newFaultWorld(t, router.Config{AcquireTimeout: 30 * time.Second})
 	f.update(func(ctx context.Context, tx *catalog.Tx) error {
 		_, err := tx.Exec(ctx, "update rowhouse.servers set max_connections = $2 where id = $1", f.faulty, budget)
