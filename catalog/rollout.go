@@ -386,11 +386,7 @@ func (c *Catalog) Turn(ctx context.Context, id RolloutID, fn func(*Tx, *Rollout)
 
 // LockRollout reads a rollout and keeps others from deciding about it until the transaction ends.
 func (tx *Tx) LockRollout(ctx context.Context, id RolloutID) (*Rollout, error) {
-	noun := "rollout " + id.String()
-	if err := tx.exactlyOne(ctx, noun, `select from rowhouse.rollouts where id = $1 for no key update`, id); err != nil {
-		return nil, err
-	}
-	return rolloutOf(ctx, tx, noun, selectRollout+` where r.id = $1`, id)
+	return rolloutOf(ctx, tx, "rollout "+id.String(), selectRollout+` where r.id = $1 for no key update of r`, id)
 }
 
 // RolloutClaim is a database that a worker may migrate until its lease ends.

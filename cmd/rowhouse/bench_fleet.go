@@ -13,7 +13,7 @@ import (
 
 // How many databases the fleet of the benchmark has.
 const (
-	fleetQuick = 64
+	fleetQuick = 40
 	fleetFull  = 200
 )
 
@@ -44,7 +44,7 @@ func (a *app) benchFleet(ctx context.Context, l bench.Length) (bench.Report, err
 		PSQL: a.psql(ctx), Databases: fleetFull,
 	}
 	if l == bench.Quick {
-		h.Databases, h.Within = fleetQuick, 28*time.Second
+		h.Databases, h.Within = fleetQuick, 22*time.Second
 	}
 	return bench.Fleet(ctx, h, l)
 }

@@ -513,9 +513,9 @@ func (a *app) migrateRetry() *cobra.Command {
 				return err
 			}
 			if mark != "" {
-				ctx := catalog.WithActor(ctx, catalog.Actor{Side: "host", Subject: operatorName() + ": " + reason})
+				decision := migrations.Decision{Applied: mark == "applied", By: operatorName(), Reason: reason}
 				for i, id := range databases {
-					file, err := r.runner.MarkTarget(ctx, ro, id, mark == "applied")
+					file, err := r.runner.MarkTarget(ctx, ro, id, decision)
 					if err != nil {
 						return err
 					}

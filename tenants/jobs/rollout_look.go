@@ -74,7 +74,7 @@ func (r *Runner) lookAt(ctx context.Context, m *migrations.Migrator, member *cat
 
 // MarkTarget records what somebody found out about a file without a transaction that broke off in a database: that its
 // effect is there, or that nothing of it is. The rollout then tries the database again. It says which file it was.
-func (r *Runner) MarkTarget(ctx context.Context, ro *catalog.Rollout, database catalog.DatabaseID, applied bool) (string, error) {
+func (r *Runner) MarkTarget(ctx context.Context, ro *catalog.Rollout, database catalog.DatabaseID, d migrations.Decision) (string, error) {
 	set, err := r.catalog.MigrationSet(ctx, ro.Chain)
 	if err != nil {
 		return "", err
@@ -87,13 +87,13 @@ func (r *Runner) MarkTarget(ctx context.Context, ro *catalog.Rollout, database c
 	if err != nil {
 		return "", err
 	}
-	file, err := m.Mark(ctx, r.targetOf(db), applied)
+	file, err := m.Decide(ctx, r.targetOf(db), d)
 	if errors.Is(err, migrations.ErrNotDirty) {
 		return "", fmt.Errorf("%w: %w", err, catalog.ErrConflict)
 	}
 	if err != nil {
 		return file, err
 	}
-	event := catalog.Event{Action: "rollout.mark", Target: db.Ref(), Operation: ro.Operation, Detail: map[string]any{"file": file, "applied": applied}}
+	event := catalog.Event{Action: "rollout.mark", Target: db.Ref(), Operation: ro.Operation, Detail: map[string]any{"file": file, "applied": d.Applied, "by": d.By, "reason": d.Reason}}
 	return file, r.catalog.Update(ctx, event, func(*catalog.Tx) error { return nil })
 }
