@@ -297,7 +297,7 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 		l       net.Listener
 	}{{public, l.public}, {admin, l.admin}} {
 		listening.Go(func() error {
-			err := serveUntil(doors, newServer(h.health.windDown(door.handler), h.log), door.l, drainLimit)
+			err := serveUntil(doors, newServer(h.health.windDown(door.handler), h.log), router.Listener(door.l), drainLimit)
 			if err != nil {
 				stopServing() // a door that closed by itself closes the house
 			}
