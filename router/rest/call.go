@@ -130,7 +130,7 @@ func (x *exchange) callAnswer(row exec.Row, m media, page parse.Page, f *schema.
 		}
 		return a, err
 	}
-	a := &answer{status: http.StatusOK, header: x.commonHeader(), body: row[sqlgen.Body]}
+	a := &answer{status: http.StatusOK, header: commonHeader(), body: row[sqlgen.Body]}
 	total := "*"
 	if row[sqlgen.Total] != nil {
 		total = "1"

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,7 +107,7 @@ func explainState(pg *pgconn.PgError, failure *exec.Failure, o Options) *apiErro
 	switch {
 	case failure.Outcome() == exec.Unknown:
 		return own(http.StatusGatewayTimeout, "outcome_unknown", "the answer to the commit was lost")
-	case pg.Code == "57014" && strings.Contains(pg.Message, "statement timeout"):
+	case pg.Code == "57014" && (failure.Overdue || strings.Contains(pg.Message, "statement timeout")):
 		return own(http.StatusGatewayTimeout, "statement_timeout", "the statement took longer than it may")
 	case pg.Code == "57P01" || pg.Code == "57P02" || pg.Code == "57P03":
 		return own(http.StatusServiceUnavailable, "database_unavailable", "the database ended the connection")
@@ -255,8 +257,13 @@ func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 		Hint    any    `json:"hint"`
 	}{e.code, e.message, e.details, e.hint})
 	header := w.Header()
-	for name, values := range e.header {
-		header[name] = values
+	vary := header["Vary"]
+	maps.Copy(header, commonHeader())
+	maps.Copy(header, e.header)
+	for _, line := range vary {
+		if !slices.Contains(header["Vary"], line) {
+			header.Add("Vary", line)
+		}
 	}
 	header.Set("Content-Type", "application/json; charset=utf-8")
 	if r.Method != http.MethodHead {

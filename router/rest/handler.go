@@ -83,6 +83,9 @@ func (x *exchange) answer() (*answer, error) {
 	if x.query, err = parse.ReadQuery(x.r.URL.RawQuery, x.function && read); err != nil {
 		return nil, err
 	}
+	if !x.function && !read && x.query.Nameless() { // a filter that lost its column must not become a write of every row
+		return nil, problem("PGRST100", "a filter names no column").with("a key of the query string is empty", "")
+	}
 	switch {
 	case x.function:
 		return x.call()

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
 	"github.com/rowhouse/rowhouse/router/rest"
@@ -82,6 +84,13 @@ func TestHandler_database_decides(t *testing.T) {
 				{"two keys in one", `X-Headers: [{"a":"b","c":"d"}]`, "PGRST111"},
 				{"a line break in a value", `X-Headers: [{"a":"b\r\nSet-Cookie: x=y"}]`, "PGRST111"},
 				{"a blank in a name", `X-Headers: [{"a b":"c"}]`, "PGRST111"},
+				{"a length of its own", `X-Headers: [{"content-length":"3"}]`, "PGRST111"},
+				{"an end of its own", `X-Headers: [{"Transfer-Encoding":"chunked"}]`, "PGRST111"},
+				{"the connection", `X-Headers: [{"Connection":"close"}]`, "PGRST111"},
+				{"a trailer", `X-Headers: [{"Trailer":"X-A"}]`, "PGRST111"},
+				{"another protocol", `X-Headers: [{"Upgrade":"h2c"}]`, "PGRST111"},
+				{"how long the connection lives", `X-Headers: [{"Keep-Alive":"timeout=5"}]`, "PGRST111"},
+				{"what trailers are taken", `X-Headers: [{"TE":"trailers"}]`, "PGRST111"},
 				{"no number", `X-Status: soon`, "PGRST112"},
 			} {
 				t.Run("response settings are refused: "+c.name, func(t *testing.T) {
@@ -111,6 +120,74 @@ func TestHandler_database_decides(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestHandler_nameless_filter(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	for name, door := range doors(t, db.DSN(), scope{}) {
+		t.Run(name, func(t *testing.T) {
+			h := rest.New(door, rest.Config{})
+			for _, request := range []string{"PATCH /clubs?=eq.1", "DELETE /members?=eq.1", "PATCH /clubs?id=eq.1&=eq.1", "DELETE /members?%3Deq.1&="} {
+				res := do(t, h, request, nil, `{"name":"changed"}`)
+				if body := bodyOf(t, res); res.StatusCode != 400 || !strings.Contains(body, `"code":"PGRST100"`) || res.Header.Get("Rowhouse-Outcome") != "not_started" {
+					t.Errorf("%s: %d %v %s", request, res.StatusCode, res.Header, body)
+				}
+			}
+			if n := count(t, db, "select (select count(*) from clubs where name <> 'changed') + (select count(*) from members)"); n != 5 {
+				t.Errorf("%d rows are as they were, want 5", n)
+			}
+			if res := do(t, h, "GET /clubs?=eq.1", nil, ""); res.StatusCode != 200 {
+				t.Errorf("a read of it: %d", res.StatusCode)
+			}
+		})
+	}
+}
+
+// A write that its own deadline ends is over, and the answer knows.
+func TestHandler_deadline_of_a_write(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	execSQL(t, db, "create function late(v int) returns void language sql volatile as $$ insert into nokey values (v); select pg_sleep(30) $$")
+	cfg, err := pgxpool.ParseConfig(db.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: time.Minute}
+	}
+	p, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	for name, door := range map[string]rest.Beginner{"one by one": slow{scope{pool: p}}, "one flight": fast{slow{scope{pool: p}}}} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+			defer cancel()
+			w := httptest.NewRecorder()
+			rest.New(door, rest.Config{}).ServeHTTP(w, request(t, "POST /rpc/late", nil, `{"v":7}`).WithContext(ctx))
+			body := w.Body.String()
+			if w.Code != 504 || !strings.Contains(body, `"code":"statement_timeout"`) || !strings.Contains(body, "57014") || w.Header().Get("Rowhouse-Outcome") != "rolled_back" {
+				t.Errorf("got %d %v %s", w.Code, w.Header(), body)
+			}
+			if n := count(t, db, "select count(*) from nokey where v = 7"); n != 0 {
+				t.Errorf("%d rows stayed", n)
+			}
+		})
+	}
+}
+
+func TestHandler_errors_are_not_kept(t *testing.T) {
+	t.Parallel()
+	h := rest.New(fast{slow{scope{pool: pool(t, database(t).DSN(), 1, nil)}}}, rest.Config{})
+	for _, request := range []string{"GET /nothing", "GET /things?id=eq.x", "POST /things", "GET /things?select=("} {
+		res := do(t, h, request, nil, "")
+		if vary := strings.Join(res.Header.Values("Vary"), "|"); res.StatusCode < 400 || res.Header.Get("Cache-Control") != "private, no-store" ||
+			vary != "Accept, Prefer, Range|Authorization, Host, Origin" {
+			t.Errorf("%s: %d %v", request, res.StatusCode, res.Header)
+		}
 	}
 }
 

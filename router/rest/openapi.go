@@ -23,7 +23,7 @@ func (x *exchange) root() (*answer, error) {
 	if err := x.rootMedia(); err != nil {
 		return nil, err
 	}
-	a := &answer{status: http.StatusOK, header: x.commonHeader()}
+	a := &answer{status: http.StatusOK, header: commonHeader()}
 	err := x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
 		d, err := entry.Describe(x.schema, x.options.Role, func() (d *schema.Description, err error) {
 			err = x.h.inTx(x.r.Context(), func(tx pgx.Tx) error {

@@ -50,8 +50,8 @@ func (a *answer) warn(read *plan.Read) {
 	}
 }
 
-// commonHeader is what every success carries.
-func (x *exchange) commonHeader() http.Header {
+// commonHeader is what every answer carries.
+func commonHeader() http.Header {
 	return http.Header{
 		"Vary":          {"Accept, Prefer, Range", "Authorization, Host, Origin"},
 		"Cache-Control": {"private, no-store"},
@@ -84,7 +84,7 @@ func (x *exchange) rowsAnswer(row exec.Row, m media, page parse.Page) (*answer, 
 			return nil, err
 		}
 	}
-	a := &answer{status: http.StatusOK, header: x.commonHeader(), body: row[sqlgen.Body]}
+	a := &answer{status: http.StatusOK, header: commonHeader(), body: row[sqlgen.Body]}
 	contentRange, total := "*/", "*"
 	if rows > 0 {
 		contentRange = fmt.Sprintf("%d-%d/", page.Offset, page.Offset+rows-1)
@@ -96,7 +96,7 @@ func (x *exchange) rowsAnswer(row exec.Row, m media, page parse.Page) (*answer, 
 		case page.Offset > all:
 			e := problem("PGRST103", "Requested range not satisfiable").
 				with(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", page.Offset, all), "")
-			e.header = x.commonHeader()
+			e.header = commonHeader()
 			e.header.Set("Content-Range", contentRange+total)
 			if !x.function {
 				e.header.Set("Content-Location", x.location())
@@ -114,7 +114,7 @@ func (x *exchange) rowsAnswer(row exec.Row, m media, page parse.Page) (*answer, 
 
 // planAnswer makes the answer that tells how a statement would run.
 func (x *exchange) planAnswer(row *exec.Row, m media) *answer {
-	a := &answer{status: http.StatusOK, header: x.commonHeader(), body: row[sqlgen.Body]}
+	a := &answer{status: http.StatusOK, header: commonHeader(), body: row[sqlgen.Body]}
 	x.withBody(a.header, m)
 	return a
 }
@@ -122,7 +122,7 @@ func (x *exchange) planAnswer(row *exec.Row, m media) *answer {
 // writeAnswer makes the answer of POST, PUT, PATCH and DELETE.
 func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, error) {
 	rows := number(row[sqlgen.Rows])
-	a := &answer{header: x.commonHeader()}
+	a := &answer{header: commonHeader()}
 	total := "*"
 	if row[sqlgen.Total] != nil {
 		total = string(row[sqlgen.Total])
@@ -304,8 +304,13 @@ func singleLegal(list []map[string]string) bool {
 	return true
 }
 
-// legalHeader says whether a header that the database wants may be sent: a token, and no line breaks.
+// legalHeader says whether a header that the database wants may be sent: a token, no line breaks, and nothing that
+// says where the answer or the connection ends.
 func legalHeader(name, value string) bool {
+	switch http.CanonicalHeaderKey(name) {
+	case "Content-Length", "Transfer-Encoding", "Connection", "Trailer", "Upgrade", "Keep-Alive", "Te":
+		return false
+	}
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {

@@ -117,6 +117,7 @@ const (
 type Failure struct {
 	Cause    error
 	ReadOnly bool // the transaction was to be
+	Overdue  bool // the deadline had passed
 	outcome  string
 	stale    bool // a prepared statement was out of date
 }
@@ -161,6 +162,10 @@ func (r *Runner) Run(ctx context.Context, job Job) (Row, error) {
 	}
 	for try := 1; ; try++ {
 		row, err := r.once(ctx, job)
+		var f *Failure
+		if errors.As(err, &f) {
+			f.Overdue = errors.Is(ctx.Err(), context.DeadlineExceeded)
+		}
 		if err == nil || ctx.Err() != nil || !again(err, job, try) {
 			return row, err
 		}

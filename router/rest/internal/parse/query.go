@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -81,6 +82,11 @@ func ReadQuery(raw string, function bool) (*Query, error) {
 		}
 	}
 	return q, nil
+}
+
+// Nameless says whether a key is empty. Such a pair says nothing.
+func (q *Query) Nameless() bool {
+	return slices.ContainsFunc(q.Pairs, func(p Pair) bool { return p.Key == "" })
 }
 
 func lastWord(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
