@@ -23,7 +23,8 @@ func FuzzFraming(f *testing.F) {
 				break
 			}
 		}
-		if want != got || want == len(sent) && (whole.part != pieces.part || whole.left != pieces.left) {
+		// The carriage return of the last line may have been given away before it was known to be the last.
+		if (want == len(sent)) != (got == len(sent)) || got-want > 1 || want == len(sent) && (whole.part != pieces.part || whole.left != pieces.left) {
 			t.Errorf("good to %d at once, to %d in pieces", want, got)
 		}
 	})
