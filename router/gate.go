@@ -14,7 +14,7 @@ import (
 //
 //   - the first of the database, for which another database may have to give one up (a required one);
 //   - up to the soft share at once, if the server's budget has room; if not, when somebody has been waiting for as long as a
-//     dial takes, as a required one;
+//     dial takes and none is being made, as a required one;
 //   - up to the limit one by one, each when somebody has been waiting for so long, and only if there is room (optional ones).
 //
 // It asks the budget under its own lock; the budget never asks it under its.
@@ -57,7 +57,7 @@ const patience = 5 * time.Millisecond
 // behind the others.
 func (g *gate) enter(ctx context.Context, tenant catalog.TenantID, deadline time.Time, again bool) (pass, error) {
 	g.mu.Lock()
-	if !again && g.turns.Len() == 0 {
+	if g.turns.Len() == 0 && (!again || g.lent+g.dialing == 0 && g.conns <= 0) {
 		if p, ok := g.open(); ok {
 			g.mu.Unlock()
 			return p, nil
@@ -113,25 +113,58 @@ func (g *gate) grant() {
 	}
 }
 
-// has says that whoever was let through has a connection.
-func (g *gate) has(p pass) {
-	if p == passIdle {
-		return
-	}
+// visit is somebody who was let through a gate. The gate's lock guards it.
+type visit struct {
+	pass pass
+	over bool
+}
+
+// has says that a visitor has a connection.
+func (g *gate) has(v *visit) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.dialing--
-	g.lent++
+	g.settle(v)
+}
+
+// settle counts one that is made for somebody as lent to it.
+func (g *gate) settle(v *visit) {
+	if v.pass != passIdle {
+		g.dialing--
+		g.lent++
+		v.pass = passIdle
+	}
+}
+
+// made counts a connection that was made for a visitor. It is idle if that one has left.
+func (g *gate) made(v *visit) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conns++
+	g.since = time.Now() // who waits may have it in a moment
+	if v.over {
+		g.grant()
+		return
+	}
+	g.settle(v)
+}
+
+// closed counts a connection less.
+func (g *gate) closed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conns--
+	g.grant()
 }
 
 // leave says that a connection came back.
-func (g *gate) leave() { g.turnBack(passIdle) }
+func (g *gate) leave() { g.turnBack(&visit{}) }
 
-// turnBack says that whoever was let through got no connection.
-func (g *gate) turnBack(p pass) {
+// turnBack says that a visitor got no connection.
+func (g *gate) turnBack(v *visit) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.back(p)
+	v.over = true
+	g.back(v.pass)
 }
 
 func (g *gate) back(p pass) {
@@ -140,14 +173,6 @@ func (g *gate) back(p pass) {
 	} else {
 		g.dialing--
 	}
-	g.grant()
-}
-
-// count notes that a connection was made, or closed.
-func (g *gate) count(n int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.conns += n
 	g.grant()
 }
 
@@ -173,7 +198,7 @@ func (g *gate) grow() {
 	}
 	p := passOptional
 	held := g.lent + g.dialing
-	if held < g.soft {
+	if held < g.soft && g.dialing == 0 {
 		p = passRequired
 	}
 	if held < g.limit() && (p == passRequired || g.room()) && g.turns.GrantWith(int(p)) {

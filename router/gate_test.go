@@ -25,10 +25,11 @@ func TestGate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		v := &visit{pass: p}
 		if p != passIdle {
-			g.count(1)
+			g.made(v)
 		}
-		g.has(p)
+		g.has(v)
 		return p
 	}
 	t.Run("up to the soft share at once, beyond it one each time somebody waited for a dial", func(t *testing.T) {
@@ -63,6 +64,24 @@ func TestGate(t *testing.T) {
 			}
 		})
 	})
+	t.Run("while the first is being made, the others wait for it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(4, 4, false)
+			p, err := g.enter(t.Context(), a, time.Time{}, false)
+			if err != nil || p != passRequired {
+				t.Fatalf("%d, %v", p, err)
+			}
+			v := &visit{pass: p}
+			time.AfterFunc(time.Second, func() { g.made(v); g.has(v) })
+			began := time.Now()
+			if p := enter(t, g); p != passRequired || time.Since(began) != time.Second+patience {
+				t.Errorf("%d after %v", p, time.Since(began))
+			}
+			if g.lent != 2 || g.conns != 2 || g.dialing != 0 {
+				t.Errorf("left %+v", g)
+			}
+		})
+	})
 	t.Run("a connection that came back is idle though others are being made", func(t *testing.T) {
 		g := newGate(4, 4, true)
 		enter(t, g)
@@ -82,10 +101,10 @@ func TestGate(t *testing.T) {
 	t.Run("an idle connection is there for whoever comes, and one that was made for nobody", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(1, 3, false)
-			g.count(2)
+			g.conns = 2
 			enter(t, g)
 			enter(t, g)
-			time.AfterFunc(time.Second, func() { g.count(1) })
+			time.AfterFunc(time.Second, func() { g.made(&visit{over: true}) })
 			began := time.Now()
 			enter(t, g)
 			if time.Since(began) != time.Second {
@@ -103,7 +122,7 @@ func TestGate(t *testing.T) {
 				go func() {
 					p, _ := g.enter(t.Context(), tenant, time.Time{}, false)
 					order = append(order, tenant) // one at a time: that is what the gate is for
-					g.turnBack(p)
+					g.turnBack(&visit{pass: p})
 					done <- struct{}{}
 				}()
 				synctest.Wait()
@@ -119,6 +138,8 @@ func TestGate(t *testing.T) {
 				t.Errorf("left %+v", g)
 			}
 			time.Sleep(time.Minute) // the timer of growth ends by itself
+			g.mu.Lock()
+			defer g.mu.Unlock()
 			if g.armed {
 				t.Error("the timer runs for nobody")
 			}
@@ -141,8 +162,11 @@ func TestGate(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(1, 2, true)
 			began := time.Now()
-			if p, err := g.enter(t.Context(), a, time.Time{}, true); p != passRequired || err != nil || time.Since(began) != patience {
-				t.Errorf("%d, %v after %v", p, err, time.Since(began))
+			if p, err := g.enter(t.Context(), a, time.Time{}, true); p != passRequired || err != nil || time.Since(began) != 0 {
+				t.Errorf("there is nobody: %d, %v after %v", p, err, time.Since(began))
+			}
+			if p, err := g.enter(t.Context(), a, time.Time{}, true); p != passOptional || err != nil || time.Since(began) != patience {
+				t.Errorf("there is somebody: %d, %v after %v", p, err, time.Since(began))
 			}
 		})
 	})

@@ -249,7 +249,9 @@ func (p *pool) greet(ctx context.Context, conn *pgx.Conn) error {
 		p.server.missed(p, err)
 		return err
 	}
-	p.gate.count(1)
+	if a, _ := ctx.Value(acquisitionKey{}).(*acquisition); a != nil {
+		p.gate.made(&a.visit)
+	}
 	p.server.made(p)
 	return nil
 }
@@ -298,6 +300,7 @@ type acquisition struct {
 	context.Context
 	ticket budget.Ticket
 	born   int64
+	visit  visit
 }
 
 type acquisitionKey struct{}
@@ -325,15 +328,16 @@ func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline ti
 		if err != nil {
 			return nil, err
 		}
-		conn, err := p.take(ctx, tenant, &acquisition{
-			Context: ctx, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: pass == passOptional}, born: p.born.Load(),
-		})
+		a := &acquisition{
+			Context: ctx, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: pass != passRequired}, born: p.born.Load(), visit: visit{pass: pass},
+		}
+		conn, err := p.take(ctx, tenant, a)
 		if err == nil && conn != nil {
-			p.gate.has(pass)
+			p.gate.has(&a.visit)
 			return conn, nil
 		}
-		p.gate.turnBack(pass)
-		again = errors.Is(err, budget.ErrFull) && pass == passOptional
+		p.gate.turnBack(&a.visit)
+		again = errors.Is(err, budget.ErrFull) && pass != passRequired
 		if err != nil && (!again || ctx.Err() != nil) {
 			return nil, err
 		}
@@ -470,7 +474,7 @@ func (l *loan) putBack() {
 // gone hears of a connection that is closed.
 func (p *pool) gone(conn *pgx.Conn) {
 	if t := tagOf(conn); t == nil || !t.gone {
-		p.gate.count(-1)
+		p.gate.closed()
 	}
 }
 
