@@ -54,7 +54,8 @@ func (x *exchange) call() (*answer, error) {
 			c.Read.Unwritten()
 		}
 		form := x.form(m, x.r.Method != http.MethodHead)
-		row, err := x.run(exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide}, m)
+		row, err := x.run(exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide,
+			Dirty: c.Function.Volatile}, m)
 		if err != nil {
 			return err
 		}

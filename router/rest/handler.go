@@ -571,6 +571,7 @@ func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
 		Timezone:   x.prefer.Timezone,
 	}
 	job.PreRequest = preRequest(x.options.PreRequest)
+	job.Dirty = job.Dirty || job.PreRequest != ""
 	job.Scope = x.options.Role + "\x00" + x.options.Fingerprint
 	job.Rollback = x.rollback()
 	if decide := job.Decide; decide != nil {

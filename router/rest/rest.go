@@ -29,6 +29,10 @@ type Lender interface {
 	// among them means that nothing of fn ran, and fn's error then has an Outcome() of "not_started": Lend may call
 	// fn again with another connection. Fn ends the transaction itself. Lend takes the connection back, and
 	// destroys one whose transaction status is not idle.
+	//
+	// Where a request ran what may leave something in the session (a VOLATILE function, the pre-request function, one
+	// that failed), the connection's CustomData holds true as "rowhouse.dirty". Whoever lends connections to more than
+	// one tenant cleans such a one before it lends it again, or destroys it. That of a Beginner is told the same way.
 	Lend(ctx context.Context, o pgx.TxOptions, fn func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error) error
 }
 

@@ -38,6 +38,7 @@ type Job struct {
 	Lines      bool              // the statement answers lines of text, which become the row's Body
 	Scope      string            // what besides its text makes a prepared statement another one: role and schema
 	Rollback   bool              // end with ROLLBACK whatever happens
+	Dirty      bool              // the job runs functions that may leave something in the session
 	// Decide looks at the row while COMMIT is held back; its error rolls back. Nil: COMMIT goes out with the
 	// statement.
 	Decide func(Row) error
@@ -48,7 +49,7 @@ type Job struct {
 type Settings struct {
 	SearchPath, Method, Path string
 	Claims, Headers, Cookies []byte // JSON
-	Timezone                 string // "" leaves it alone
+	Timezone                 string // "" is the session's own
 }
 
 // given is b as a parameter that is not NULL.
@@ -91,15 +92,16 @@ const (
 		`set_config('request.headers', $5, true) is null or set_config('request.cookies', $6, true) is null or ` +
 		`set_config('response.headers', '', true) is null or set_config('response.status', '', true) is null or set_config('rest.inserted', '', true) is null`
 	setSettingsAndZone = setSettings + ` or set_config('timezone', $7, true) is null`
+	resetZone          = `set local timezone to default`
 	checkConstraints   = `set constraints all immediate`
 )
 
-func (s Settings) statement() sqlgen.Statement {
+func (s Settings) statements() []sqlgen.Statement {
 	args := [][]byte{[]byte(s.SearchPath), given(s.Claims), []byte(s.Method), []byte(s.Path), given(s.Headers), given(s.Cookies)}
 	if s.Timezone == "" {
-		return sqlgen.Statement{SQL: setSettings, Args: args}
+		return []sqlgen.Statement{{SQL: setSettings, Args: args}, {SQL: resetZone}}
 	}
-	return sqlgen.Statement{SQL: setSettingsAndZone, Args: append(args, []byte(s.Timezone))}
+	return []sqlgen.Statement{{SQL: setSettingsAndZone, Args: append(args, []byte(s.Timezone))}}
 }
 
 // A Row is the one row that a statement answers, in the columns of sqlgen.
@@ -183,9 +185,28 @@ func (r *Runner) once(ctx context.Context, job Job) (row Row, err error) {
 	err = r.lender.Lend(ctx, opts, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
 		var err error
 		row, err = r.fly(ctx, conn, open, job)
+		if job.Dirty || fromFunction(err) {
+			soil(conn)
+		}
 		return err
 	})
 	return row, err
+}
+
+// dirtyKey is what the owner of a connection finds in its CustomData, as true, when the session has to be cleaned
+// before anybody else has it; rest.Lender says more.
+const dirtyKey = "rowhouse.dirty"
+
+func soil(conn *pgx.Conn) {
+	if conn != nil {
+		conn.PgConn().CustomData()[dirtyKey] = true
+	}
+}
+
+// fromFunction says whether an error came up inside a function: locks of the session outlive the rollback.
+func fromFunction(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Where != ""
 }
 
 // again says whether a failed job is run once more: a stale plan once, a lost connection once for reads, what the
@@ -251,13 +272,21 @@ func failed(err error, job Job, sent, commit bool) *Failure {
 var errNoRow = errors.New("a statement answered no row")
 
 // stepwise runs a job over a plain transaction, statement by statement.
-func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (Row, error) {
+func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (_ Row, err error) {
 	tx, err := r.beginner.BeginTx(ctx, opts)
 	if err != nil {
 		return Row{}, err // as it is: the beginner's to explain
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // a no-op once it ended
-	before := append([]sqlgen.Statement{job.Settings.statement()}, job.Limits.statements()...)
+	defer func() { // a no-op once it ended
+		if fromFunction(err) {
+			soil(tx.Conn())
+		}
+		_ = tx.Rollback(context.WithoutCancel(ctx))
+	}()
+	if job.Dirty { // before the end: with it the connection is given back
+		soil(tx.Conn())
+	}
+	before := append(job.Settings.statements(), job.Limits.statements()...)
 	if job.PreRequest != "" {
 		before = append(before, sqlgen.Statement{SQL: job.PreRequest})
 	}

@@ -58,7 +58,7 @@ func TestRunner_names(t *testing.T) {
 			t.Fatalf("got %q", row[sqlgen.Body])
 		}
 	}
-	const common = 2 // the settings and commit
+	const common = 3 // the settings, the time zone and commit
 
 	t.Run("a statement is prepared at its second use, once per role", func(t *testing.T) {
 		t.Parallel()

@@ -45,8 +45,9 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 		f.steps = append(f.steps, step{frame: true, read: closeResult})
 	}
 	f.forget()
-	settings := job.Settings.statement()
-	f.send(r.common(settings.SQL), settings, closeResult)
+	for _, s := range job.Settings.statements() {
+		f.send(r.common(s.SQL), s, closeResult)
+	}
 	for _, s := range job.Limits.statements() {
 		f.send(r.name(s.SQL, job.Scope), s, closeResult)
 	}

@@ -32,6 +32,7 @@ func (r *Runner) name(sql, scope string) name {
 var commonNames = map[string]name{
 	setSettings:        {text: "rest_settings", common: true},
 	setSettingsAndZone: {text: "rest_settings_zone", common: true},
+	resetZone:          {text: "rest_zone", common: true},
 	"commit":           {text: "rest_commit", common: true},
 	"rollback":         {text: "rest_rollback", common: true},
 }
