@@ -20,7 +20,8 @@ func serveProjects(ctx context.Context, url string, keys catalog.Keys) error {
 		return err
 	}
 	defer cat.Close()
-	rt, err := router.New(tenants.NewDirectory(cat), router.Config{MaxPools: 200})
+	// Who may ask is this application's to say: its requests run as authenticated. With a Verifier the token decides.
+	rt, err := router.New(tenants.NewDirectory(cat), router.Config{MaxPools: 200, AnonRole: "authenticated"})
 	if err != nil {
 		return err
 	}
@@ -28,7 +29,7 @@ func serveProjects(ctx context.Context, url string, keys catalog.Keys) error {
 	e := echo.New()
 	e.HTTPErrorHandler = router.ErrorHandler
 	e.Use(rt.Middleware(&tenants.Resolver{Contributors: []tenants.Contributor{
-		tenants.FromClaim("tenant"), tenants.FromDomain("{tenant}.example.com"), tenants.FromHeader("X-Tenant"),
+		tenants.FromDomain("{tenant}.example.com"), tenants.FromHeader("X-Tenant"),
 	}}))
 	e.GET("/projects", func(c echo.Context) error {
 		var names []string
