@@ -345,6 +345,22 @@ func (t *tally) note(took time.Duration, err error) {
 	}
 }
 
+// add counts another phase as part of this one.
+func (t *tally) add(u *tally) {
+	t.took, t.errors, t.span = append(t.took, u.took...), t.errors+u.errors, t.span+u.span
+	if t.first == nil {
+		t.first = u.first
+	}
+}
+
+// why tells of the first error, if there was one.
+func (t *tally) why() string {
+	if t.first == nil {
+		return ""
+	}
+	return "; the first: " + t.first.Error()
+}
+
 // quantile is in milliseconds.
 func (t *tally) quantile(q float64) float64 {
 	t.mu.Lock()

@@ -23,7 +23,7 @@ type naive struct {
 	pools *lru.Cache[catalog.DatabaseID, *pgxpool.Pool]
 }
 
-// newNaive keeps so many pools of so many connections each.
+// newNaive keeps so many pools of up to so many connections each, which is all that it can do about a budget.
 func newNaive(b *Bed, pools int, conns int32) (*naive, error) {
 	n := &naive{bed: b, conns: conns}
 	var err error
