@@ -21,19 +21,21 @@ func isDirty(conn *pgx.Conn) bool {
 	return dirty
 }
 
-// cleaning takes off what a session can hold, but for prepared statements: DISCARD ALL would take those of the frame. An
-// order matters: the authorization first, since what follows is to run as the login.
+// cleaning takes off what a session can hold, but for prepared statements: DISCARD ALL would take those of the frame.
 const cleaning = `close all; reset session authorization; reset all; unlisten *; select pg_advisory_unlock_all(); discard temp; discard sequences`
 
 // cleaningTime is how long it may take.
 const cleaningTime = 5 * time.Second
 
+// isWhole says that the pool keeps a connection as it is. All others it destroys.
+func isWhole(conn *pgx.Conn) bool {
+	pg := conn.PgConn()
+	return !pg.IsClosed() && !pg.IsBusy() && pg.TxStatus() == 'I'
+}
+
 // clean makes a connection like a new one, or closes it.
 func clean(conn *pgx.Conn) error {
 	pg := conn.PgConn()
-	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' {
-		return nil // it is destroyed as it is
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), cleaningTime)
 	defer cancel()
 	_, err := pg.Exec(ctx, cleaning).ReadAll()

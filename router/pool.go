@@ -436,7 +436,7 @@ func (l *loan) server() *server { return l.lease.Value().server }
 
 // giveBack ends the loan, once. A connection that is busy, closed or in a transaction is destroyed by the pool.
 func (l *loan) giveBack() {
-	if isDirty(l.raw) {
+	if isDirty(l.raw) && isWhole(l.raw) {
 		go l.cleanUp()
 		return
 	}
