@@ -22,6 +22,8 @@ type Change struct {
 	Servers   []*Server
 	// Settings are the global ones; nil when they did not change.
 	Settings map[string]json.RawMessage
+	// Served are the schema versions that are served.
+	Served ServedVersions
 }
 
 // Revision is a number that rises with every change.
@@ -63,6 +65,11 @@ func (c *Catalog) Changes(ctx context.Context, since int64) (*Change, error) {
 		if ch.Servers, err = all[Server](ctx, tx, "servers", selectServer+filter("server", "id"), since); err != nil {
 			return err
 		}
+		served, err := one[ServedVersions](ctx, tx, "served versions", `select min_version, max_version from rowhouse.served_versions`)
+		if err != nil {
+			return err
+		}
+		ch.Served = *served
 		return tx.QueryRow(ctx, `
 			select case when $1 = 0 or exists (select from rowhouse.changes
 			                                    where kind = 'tenant' and id = '00000000-0000-0000-0000-000000000000' and revision > $1)

@@ -131,6 +131,9 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	if s.database, err = rt.dir.Database(ctx, t.Database); err != nil {
 		return nil, &refusal{kind: ErrUnavailable, cause: err}
 	}
+	if gate, ok := rt.dir.(interface{ Serves(*catalog.Database) bool }); ok && !gate.Serves(s.database) {
+		return nil, &refusal{kind: ErrUpgrading, cause: fmt.Errorf("database %s is at version %d", s.database.ID, s.database.SchemaVersion)}
+	}
 	if s.role, err = rt.role(session, t, s.database); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ type Directory struct {
 	databases map[catalog.DatabaseID]*catalog.Database
 	servers   map[catalog.ServerID]*catalog.Server
 	settings  map[string]json.RawMessage
+	served    catalog.ServedVersions
 }
 
 // NewDirectory makes a directory over a catalog. It reads nothing yet.
@@ -116,6 +117,7 @@ func (d *Directory) apply(ch *catalog.Change) {
 	if ch.Settings != nil {
 		d.settings = ch.Settings
 	}
+	d.served = ch.Served
 }
 
 func (d *Directory) forget(t *catalog.Tenant) {
@@ -212,6 +214,14 @@ func (d *Directory) Database(ctx context.Context, id catalog.DatabaseID) (*catal
 		return db, nil
 	}
 	return nil, fmt.Errorf("database: %w", ErrNotFound)
+}
+
+// Serves says whether a database's schema is one that is served now: a database before or behind is being upgraded. Of an
+// adopted one the schema is its owner's.
+func (d *Directory) Serves(db *catalog.Database) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return db.Adopted || d.served.Min <= db.SchemaVersion && db.SchemaVersion <= d.served.Max
 }
 
 // Server finds a server by id, in memory.

@@ -133,6 +133,30 @@ func TestDirectory_renamesAndNewcomers(t *testing.T) {
 	}
 }
 
+// The range of versions that are served reaches every process; an adopted database is its owner's affair.
+func TestDirectory_serves(t *testing.T) {
+	t.Parallel()
+	cat, _ := catalogtest.New(t)
+	d := tenants.NewDirectory(cat)
+	err := cat.Update(t.Context(), catalog.Event{Action: "test"}, func(tx *catalog.Tx) error {
+		return tx.SetServedVersions(t.Context(), catalog.ServedVersions{Min: 3, Max: 4})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[int64]bool{0: false, 2: false, 3: true, 4: true, 5: false} {
+		if got := d.Serves(&catalog.Database{SchemaVersion: version}); got != want {
+			t.Errorf("version %d: %v", version, got)
+		}
+		if !d.Serves(&catalog.Database{SchemaVersion: version, Adopted: true}) {
+			t.Errorf("adopted at version %d", version)
+		}
+	}
+}
+
 // nowhere is the queue of a service that is asked for no work.
 type nowhere struct{}
 

@@ -30,6 +30,7 @@ func TestDev(t *testing.T) {
 	t.Run("client", func(t *testing.T) { devClient(t, p, acme, initech) })
 	t.Run("command", func(t *testing.T) { devCommand(t, p) })
 	t.Run("adopted", func(t *testing.T) { devAdopt(t, p) })
+	t.Run("a database whose version is not served", func(t *testing.T) { devVersionGate(t, p, acme, initech) })
 	t.Run("health and the control plane's door", func(t *testing.T) { devDoors(t, p, acme) })
 	t.Run("a second dev on the same data is refused by name", func(t *testing.T) {
 		_, err := tryDev(t, p.dir)
@@ -293,6 +294,42 @@ func devCommand(t *testing.T, p *process) {
 		}
 		until(200)
 	})
+}
+
+// A database that the catalog knows at a version that is not served is being upgraded: its tenants wait, nobody else does.
+func devVersionGate(t *testing.T, p *process, acme, initech devTenant) {
+	conn, err := pgx.Connect(t.Context(), p.CatalogURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	move := func(by int) {
+		err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `insert into rowhouse.audit_events (action, side, actor) values ('test', 'system', 'test')`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(t.Context(), `
+				update rowhouse.databases set schema_version = schema_version + $1
+				 where id = (select database from rowhouse.tenants where name = 'initech')`, by)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(tenant devTenant) answer {
+		return p.do(t, request{path: "/rest/v1/projects?limit=1", header: as(tenant.Token)})
+	}
+	move(-1)
+	eventually(t, func() bool { return get(initech).status == 503 })
+	if got := get(initech); !strings.Contains(got.body, "tenant_upgrading") || got.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s %v", got.status, got.body, got.header)
+	}
+	if got := get(acme); got.status != 200 {
+		t.Errorf("a bystander: %d %s", got.status, got.body)
+	}
+	move(1)
+	eventually(t, func() bool { return get(initech).status == 200 })
 }
 
 func devDoors(t *testing.T, p *process, acme devTenant) {
