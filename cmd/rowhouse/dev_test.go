@@ -320,7 +320,7 @@ func devVersionGate(t *testing.T, p *process, acme, initech devTenant) {
 	get := func(tenant devTenant) answer {
 		return p.do(t, request{path: "/rest/v1/projects?limit=1", header: as(tenant.Token)})
 	}
-	move(-1)
+	move(1)
 	eventually(t, func() bool { return get(initech).status == 503 })
 	if got := get(initech); !strings.Contains(got.body, "tenant_upgrading") || got.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s %v", got.status, got.body, got.header)
@@ -328,7 +328,7 @@ func devVersionGate(t *testing.T, p *process, acme, initech devTenant) {
 	if got := get(acme); got.status != 200 {
 		t.Errorf("a bystander: %d %s", got.status, got.body)
 	}
-	move(1)
+	move(-1)
 	eventually(t, func() bool { return get(initech).status == 200 })
 }
 
