@@ -358,6 +358,9 @@ func (t *tally) why() string {
 	if t.first == nil {
 		return ""
 	}
+	if connect, ok := errors.AsType[*pgconn.ConnectError](t.first); ok { // it tells where and as whom
+		return "; the first: no connection: " + errors.Unwrap(connect).Error()
+	}
 	return "; the first: " + t.first.Error()
 }
 
@@ -372,7 +375,7 @@ func (t *tally) quantile(q float64) float64 {
 	return float64(t.took[min(int(q*float64(len(t.took))), len(t.took)-1)].Microseconds()) / 1000
 }
 
-func (t *tally) perSecond() float64 { return float64(len(t.took)) / t.span.Seconds() }
+func (t *tally) perSecond() float64 { return float64(len(t.took)) / max(t.span.Seconds(), 1e-9) }
 
 // saturate has workers ask one after the other, each as fast as it is answered.
 func saturate(each time.Duration, workers int, ask func(worker, i int) error) *tally {
