@@ -317,7 +317,7 @@ func (a *acquisition) Value(key any) any {
 }
 
 // acquire takes a connection that is not older than the last reset, and a slot to use it. It waits in each queue by turns of
-// the tenants, until the deadline, which ctx has too.
+// the tenants, until the deadline.
 func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline time.Time) (*pgxpool.Conn, error) {
 	again := false
 	for {
@@ -328,10 +328,15 @@ func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline ti
 		if err != nil {
 			return nil, err
 		}
+		until, cancel := ctx, func() {}
+		if pass != passIdle { // who finds one idle does not wait: a timer would be for nothing
+			until, cancel = context.WithDeadline(ctx, deadline)
+		}
 		a := &acquisition{
-			Context: ctx, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: pass != passRequired}, born: p.born.Load(), visit: visit{pass: pass},
+			Context: until, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: pass != passRequired}, born: p.born.Load(), visit: visit{pass: pass},
 		}
 		conn, err := p.take(ctx, tenant, a)
+		cancel()
 		if err == nil && conn != nil {
 			p.gate.has(&a.visit)
 			return conn, nil
@@ -495,20 +500,17 @@ func (p *pool) discard(conn *pgxpool.Conn) {
 
 // borrow lends a connection to a database. What it answers has the outcome "not_started".
 func (rt *Router) borrow(ctx context.Context, s *scope) (*loan, error) {
-	outer := ctx
 	deadline := time.Now().Add(rt.cfg.AcquireTimeout)
 	if err := s.account.enter(ctx, deadline); err != nil {
-		return nil, refuse(outer, err)
+		return nil, refuse(ctx, err)
 	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
 	l, err := rt.tryBorrow(ctx, s, deadline)
 	for try := 1; err != nil && try < 3 && mend(ctx, err); try++ {
 		l, err = rt.tryBorrow(ctx, s, deadline)
 	}
 	if err != nil {
 		s.account.leave()
-		return nil, refuse(outer, err)
+		return nil, refuse(ctx, err)
 	}
 	return l, nil
 }
