@@ -76,6 +76,9 @@ func newWorld(t testing.TB, maxConnections int) *world {
 		t.Fatal(err)
 	}
 	w.update(func(ctx context.Context, tx *catalog.Tx) error {
+		if _, err := tx.Exec(ctx, "update rowhouse.served_versions set max_version = 1000"); err != nil { // migrated or not
+			return err
+		}
 		return tx.CreateServer(ctx, &catalog.Server{
 			ID: w.server, Name: "here", Hosts: []string{fmt.Sprintf("%s:%d", cc.Host, cc.Port)}, SSLMode: "disable", MaxConnections: maxConnections,
 		})
