@@ -803,6 +803,9 @@ func TestRouter_faults(t *testing.T) {
 		}
 		db.exec(t, "alter table projects add column more text")
 		w.update(func(ctx context.Context, tx *catalog.Tx) error {
+			if err := tx.SetServedVersions(ctx, catalog.ServedVersions{Max: 2}); err != nil { // as a rollout does before it begins
+				return err
+			}
 			return tx.SetDatabaseSchema(ctx, db.id, catalog.Migrated{Version: 2, Chain: "two", Fingerprint: "two"})
 		})
 		if err := rt.BeginFunc(acme, look); err != nil {

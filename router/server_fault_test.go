@@ -464,6 +464,9 @@ func TestFault_F30_DDL_under_live_pools(t *testing.T) {
 		f.db.exec(t, fmt.Sprintf("alter table public.projects add column more%d text", version))
 		f.update(func(ctx context.Context, tx *catalog.Tx) error {
 			name := fmt.Sprint("v", version+2)
+			if err := tx.SetServedVersions(ctx, catalog.ServedVersions{Max: version + 2}); err != nil { // as a rollout does before it begins
+				return err
+			}
 			return tx.SetDatabaseSchema(ctx, f.db.id, catalog.Migrated{Version: version + 2, Chain: name, Fingerprint: name})
 		})
 		everywhere()
