@@ -107,7 +107,7 @@ func TestRouter_limits(t *testing.T) {
 	})
 	t.Run("in a shared database nobody has more than half the pool", func(t *testing.T) {
 		w.set(acmeID, tenants.LimitConcurrent, "100")
-		rt := w.router(router.Config{MaxConnsPerDatabase: 4, AcquireTimeout: 50 * time.Millisecond})
+		rt := w.router(router.Config{MaxConnsPerDatabase: 4, AcquireTimeout: 2 * time.Second})
 		acme := w.as("acme", "service_role")
 		for range 2 {
 			tx, err := rt.Begin(acme)
