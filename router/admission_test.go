@@ -77,7 +77,7 @@ func TestRouter_limits(t *testing.T) {
 	})
 	t.Run("who waits too long, or leaves, gives its turn on", func(t *testing.T) {
 		w.set(acmeID, tenants.LimitConcurrent, "1")
-		rt := w.router(router.Config{AcquireTimeout: 200 * time.Millisecond})
+		rt := w.router(router.Config{AcquireTimeout: 2 * time.Second})
 		acme := w.as("acme", "service_role")
 		tx, err := rt.Begin(acme)
 		if err != nil {

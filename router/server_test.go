@@ -115,7 +115,7 @@ func TestRouter_slots_in_use(t *testing.T) {
 		_, err := tx.Exec(ctx, "update rowhouse.servers set max_in_use = 1")
 		return err
 	})
-	rt := w.router(router.Config{AcquireTimeout: 300 * time.Millisecond})
+	rt := w.router(router.Config{AcquireTimeout: 2 * time.Second})
 	acme, globex := w.as("acme", "service_role"), w.as("globex", "service_role")
 	tx, err := rt.Begin(acme)
 	if err != nil {
