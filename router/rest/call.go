@@ -54,18 +54,14 @@ func (x *exchange) call() (*answer, error) {
 			c.Read.Unwritten()
 		}
 		form := x.form(m, x.r.Method != http.MethodHead)
-		row, err := x.run(exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide,
-			Dirty: c.Function.Volatile}, m)
-		if err != nil {
-			return err
-		}
-		if m.plan != nil {
-			a = x.planAnswer(row, m)
-			return nil
-		}
-		if a, err = x.callAnswer(*row, m, page, c.Function); err == nil {
-			a.warn(c.Read)
-		}
+		job := exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide, Dirty: c.Function.Volatile}
+		a, err = x.perform(job, m, func(row exec.Row) (*answer, error) {
+			a, err := x.callAnswer(row, m, page, c.Function)
+			if err == nil {
+				a.warn(c.Read)
+			}
+			return a, err
+		})
 		return err
 	})
 	return a, err

@@ -38,6 +38,10 @@ type exchange struct {
 	query    *parse.Query
 	prefer   parse.Prefer
 	timing   timing
+
+	key  string // Idempotency-Key; "" is none
+	raw  []byte // the body
+	held bool   // COMMIT waits for the answer
 }
 
 // ServeHTTP answers one request.
@@ -77,6 +81,9 @@ func (x *exchange) answer() (*answer, error) {
 	}
 	if x.relation == "" {
 		return x.root()
+	}
+	if err := x.readKey(); err != nil {
+		return nil, err
 	}
 	var err error
 	read := !isWrite(x.r.Method)
@@ -428,17 +435,14 @@ func (x *exchange) write() (*answer, error) {
 		if m.handler != nil && write.Read != nil {
 			write.Read.Unwritten()
 		}
-		row, err := x.run(exec.Job{Statement: sqlgen.Write(write, x.form(m, representation), x.options.Tenant), Decide: x.decide(m, verb)}, m)
-		if err != nil {
-			return err
-		}
-		if m.plan != nil {
-			a = x.planAnswer(row, m)
-			return nil
-		}
-		if a, err = x.writeAnswer(*row, m, write); err == nil && write.Read != nil {
-			a.warn(write.Read)
-		}
+		job := exec.Job{Statement: sqlgen.Write(write, x.form(m, representation), x.options.Tenant), Decide: x.decide(m, verb)}
+		a, err = x.perform(job, m, func(row exec.Row) (*answer, error) {
+			a, err := x.writeAnswer(row, m, write)
+			if err == nil && write.Read != nil {
+				a.warn(write.Read)
+			}
+			return a, err
+		})
 		return err
 	})
 	return a, err
@@ -523,6 +527,7 @@ func (x *exchange) rawBody() ([]byte, string, error) {
 	case err != nil:
 		return nil, "", problem("PGRST102", "Empty or invalid json").with("the body ended early", "")
 	}
+	x.raw = raw
 	return raw, kind, nil
 }
 

@@ -174,7 +174,11 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 func (x *exchange) newRow(columns []string, values []byte) (string, error) {
 	var texts []*string
 	if err := json.Unmarshal(values, &texts); err != nil || len(texts) != len(columns) {
-		return "", &apiError{status: http.StatusInternalServerError, code: "internal_error", message: "the new row's key cannot be read", outcome: exec.Committed}
+		e := &apiError{status: http.StatusInternalServerError, code: "internal_error", message: "the new row's key cannot be read"}
+		if !x.held {
+			e.outcome = exec.Committed
+		}
+		return "", e
 	}
 	var b strings.Builder
 	b.WriteString("/" + escape(x.relation))
@@ -254,7 +258,7 @@ func (x *exchange) applied(header http.Header) {
 func (x *exchange) fromDatabase(a *answer, row exec.Row) error {
 	bad := func(code, message string) error {
 		e := problem(code, message)
-		if isWrite(x.r.Method) && !x.rollback() {
+		if isWrite(x.r.Method) && !x.rollback() && !x.held {
 			e.outcome = exec.Committed
 		}
 		return e

@@ -42,6 +42,8 @@ type Job struct {
 	// Decide looks at the row while COMMIT is held back; its error rolls back. Nil: COMMIT goes out with the
 	// statement.
 	Decide func(Row) error
+	// Keep keeps the answer with the data. Nil: it is not kept. Such a job goes statement by statement.
+	Keep *Keep
 }
 
 // Settings are transaction-local. All are written for every job, empty ones too: a value that a function left in
@@ -179,7 +181,7 @@ func (r *Runner) once(ctx context.Context, job Job) (row Row, err error) {
 	if job.ReadOnly {
 		opts.AccessMode = pgx.ReadOnly
 	}
-	if r.lender == nil {
+	if r.lender == nil || job.Keep != nil {
 		return r.stepwise(ctx, opts, job)
 	}
 	err = r.lender.Lend(ctx, opts, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
@@ -295,6 +297,14 @@ func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (_ R
 			return Row{}, failed(err, job, true, false)
 		}
 	}
+	if job.Keep != nil {
+		if err := job.Keep.claim(ctx, tx); err != nil {
+			return Row{}, failed(err, job, true, false)
+		}
+		if job.Keep.Found != nil {
+			return Row{}, nil
+		}
+	}
 	row, err := query(ctx, tx, job.Statement, job.Lines)
 	if err == nil && row == nil {
 		err = errNoRow
@@ -309,6 +319,9 @@ func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (_ R
 		if err = job.Decide(*row); err != nil {
 			err = decided{err}
 		}
+	}
+	if err == nil && job.Keep != nil {
+		err = job.Keep.keep(ctx, tx, *row)
 	}
 	if err == nil && job.Rollback {
 		_, err = query(ctx, tx, sqlgen.Statement{SQL: checkConstraints}, false)
@@ -338,7 +351,11 @@ func query(ctx context.Context, tx pgx.Tx, s sqlgen.Statement, lines bool) (*Row
 	args := make([]any, 0, len(s.Args)+1)
 	args = append(args, pgx.QueryExecModeExec)
 	for _, a := range s.Args {
-		args = append(args, string(a))
+		if a == nil {
+			args = append(args, nil)
+		} else {
+			args = append(args, string(a))
+		}
 	}
 	rows, err := tx.Query(ctx, s.SQL, args...)
 	if err != nil {
