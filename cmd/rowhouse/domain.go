@@ -51,12 +51,7 @@ func (a *app) domainChange(use, short string, change func(ctx context.Context, r
 func (a *app) domainList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the host names of all tenants", Args: exactly(),
-		RunE: a.show(func(ctx context.Context, _ []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
 			all, err := r.Tenants(ctx)
 			if err != nil {
 				return nil, err

@@ -34,12 +34,7 @@ func (a *app) opList() *cobra.Command {
 	var tenant string
 	c := &cobra.Command{
 		Use: "list", Short: "List operations, the newest first", Args: exactly(),
-		RunE: a.show(func(ctx context.Context, _ []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
 			found, err := r.Operations(ctx, tenant)
 			if err != nil {
 				return nil, err

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/catalog/keyring"
 	"github.com/rowhouse/rowhouse/deploy/localpg"
@@ -38,6 +40,30 @@ func (a *app) reach(ctx context.Context) (*reach, error) {
 		return &reach{Operator: client, close: func() {}}, nil
 	}
 	return a.reachCatalog(ctx)
+}
+
+// doAt is do for what is done at a rowhouse, near or far.
+func (a *app) doAt(fn func(ctx context.Context, r *reach, args []string) error) func(*cobra.Command, []string) error {
+	return a.do(func(ctx context.Context, args []string) error {
+		r, err := a.reach(ctx)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		return fn(ctx, r, args)
+	})
+}
+
+// showAt is show for what is asked of a rowhouse, near or far.
+func (a *app) showAt(fn func(ctx context.Context, r *reach, args []string) (any, error)) func(*cobra.Command, []string) error {
+	return a.show(func(ctx context.Context, args []string) (any, error) {
+		r, err := a.reach(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer r.close()
+		return fn(ctx, r, args)
+	})
 }
 
 // farURL is the running service that the command was told to speak to, or empty.

@@ -61,12 +61,7 @@ func (a *app) serverAdd() *cobra.Command {
 func (a *app) serverList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List servers", Args: exactly(),
-		RunE: a.show(func(ctx context.Context, _ []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
 			found, err := r.Servers(ctx)
 			if err != nil {
 				return nil, err
@@ -79,12 +74,7 @@ func (a *app) serverList() *cobra.Command {
 func (a *app) serverGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get NAME", Short: "Show one server", Args: exactly("NAME"),
-		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
 			server, err := r.Server(ctx, args[0])
 			if err != nil {
 				return nil, err
@@ -97,12 +87,7 @@ func (a *app) serverGet() *cobra.Command {
 func (a *app) serverChange(use, short string, change func(tenants.Operator, context.Context, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Args: exactly("NAME"),
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			return change(r, ctx, args[0])
 		}),
 	}

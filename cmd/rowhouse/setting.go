@@ -29,12 +29,7 @@ func (a *app) settingSet() *cobra.Command {
 	c := &cobra.Command{
 		Use: "set KEY VALUE", Short: "Set a value, for everybody or with --tenant for one", Args: exactly("KEY", "VALUE"),
 		ValidArgs: tenants.SettingKeys(),
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			return r.SetSetting(ctx, tenant, args[0], asJSON(args[1]))
 		}),
 	}
@@ -55,12 +50,7 @@ func (a *app) settingUnset() *cobra.Command {
 	var tenant string
 	c := &cobra.Command{
 		Use: "unset KEY", Short: "Take a value back", Args: exactly("KEY"),
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			return r.UnsetSetting(ctx, tenant, args[0])
 		}),
 	}

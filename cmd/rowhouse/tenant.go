@@ -37,12 +37,7 @@ func (a *app) tenantCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Provision a tenant", Args: exactly("NAME"),
 		Example: "  rowhouse tenant create acme --wait\n  rowhouse tenant create initech --placement dedicated --wait=2m",
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			spec.Name, spec.Placement = args[0], catalog.Placement(placement)
 			op, err := r.CreateTenant(ctx, spec)
 			if err != nil {
@@ -62,12 +57,7 @@ func (a *app) tenantCreate() *cobra.Command {
 func (a *app) tenantList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List tenants", Args: exactly(),
-		RunE: a.show(func(ctx context.Context, _ []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
 			found, err := r.Tenants(ctx)
 			if err != nil {
 				return nil, err
@@ -80,12 +70,7 @@ func (a *app) tenantList() *cobra.Command {
 func (a *app) tenantGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get NAME", Short: "Show one tenant, by name, alias or id", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
-		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
 			t, err := r.Tenant(ctx, args[0])
 			if err != nil {
 				return nil, err
@@ -99,12 +84,7 @@ func (a *app) tenantSuspend() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use: "suspend NAME", Short: "Stop serving a tenant", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
-		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
 			if err := r.SuspendTenant(ctx, args[0], reason); err != nil {
 				return nil, err
 			}
@@ -122,12 +102,7 @@ func (a *app) tenantSuspend() *cobra.Command {
 func (a *app) tenantResume() *cobra.Command {
 	return &cobra.Command{
 		Use: "resume NAME", Short: "Serve a tenant again", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
-		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
 			if err := r.ResumeTenant(ctx, args[0]); err != nil {
 				return nil, err
 			}
@@ -144,12 +119,7 @@ func (a *app) tenantRename() *cobra.Command {
 	return &cobra.Command{
 		Use: "rename NAME NEW", Short: "Give a tenant another name; the old one leads to it for 30 more days", Args: exactly("NAME", "NEW"),
 		ValidArgsFunction: a.completeTenants,
-		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
 			if err := r.RenameTenant(ctx, args[0], args[1]); err != nil {
 				return nil, err
 			}

@@ -135,12 +135,7 @@ func mintFor(cfg *config, t *catalog.Tenant, role, subject string, ttl time.Dura
 func (a *app) tokenList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List operators' tokens", Args: exactly(),
-		RunE: a.show(func(ctx context.Context, _ []string) (any, error) {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
+		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
 			found, err := r.Tokens(ctx)
 			if err != nil {
 				return nil, err
@@ -153,12 +148,7 @@ func (a *app) tokenList() *cobra.Command {
 func (a *app) tokenRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End an operator's token now", Args: exactly("ID"),
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reach(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			return r.RevokeToken(ctx, args[0])
 		}),
 	}
