@@ -34,12 +34,12 @@ type EdgeConfig struct {
 
 	// MaxTarget is how many bytes the path and query may have together.
 	//
-	// Zero means 16 KiB.
+	// Zero means 32 KiB.
 	MaxTarget int
 
 	// MaxHeaders is how many bytes the headers may have together.
 	//
-	// Zero means 32 KiB.
+	// Zero means 64 KiB.
 	MaxHeaders int
 
 	// TrustedProxies are those from whom X-Forwarded-For, -Host and -Proto are believed. From all others these headers
@@ -56,8 +56,8 @@ type EdgeConfig struct {
 
 func (c EdgeConfig) withDefaults() EdgeConfig {
 	c.MaxBody = or(c.MaxBody, 10<<20)
-	c.MaxTarget = or(c.MaxTarget, 16<<10)
-	c.MaxHeaders = or(c.MaxHeaders, 32<<10)
+	c.MaxTarget = or(c.MaxTarget, 32<<10)
+	c.MaxHeaders = or(c.MaxHeaders, 64<<10)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -175,11 +175,9 @@ func (c EdgeConfig) check(r *http.Request) error {
 	case !strings.HasPrefix(r.RequestURI, "/") || r.URL.IsAbs() || r.URL.Host != "":
 		return &badRequest{400, "bad_target", "The request's target must be a path."}
 	case len(r.RequestURI) > c.MaxTarget:
-		return &badRequest{414, "target_too_long", "The path and query are too long."}
+		return &badRequest{414, "uri_too_long", "The path and query are too long."}
 	case headerBytes(r.Header) > c.MaxHeaders:
 		return &badRequest{431, "headers_too_large", "The headers are too large."}
-	case len(r.TransferEncoding) > 0 && r.Header.Get("Content-Length") != "":
-		return &badRequest{400, "bad_length", "The body's length is given in two ways."}
 	case r.Host == "":
 		return &badRequest{400, "tenant_invalid", "The request has no host."}
 	case hasEncoding(r):
@@ -268,10 +266,10 @@ func setPath(r *http.Request, escaped string) error {
 	return nil
 }
 
-// stripQuery takes every pair of the tenant's parameter out and leaves the others byte for byte.
+// stripQuery takes every pair of the tenant's parameter out, of those that & or ; separates, and leaves the others as they are.
 func (c EdgeConfig) stripQuery(r *http.Request) (*http.Request, error) {
 	var kept, values []string
-	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+	for pair := range strings.FieldsFuncSeq(r.URL.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
 		key, value, _ := strings.Cut(pair, "=")
 		if name, err := url.QueryUnescape(key); err != nil || name != c.QueryTenant {
 			kept = append(kept, pair)

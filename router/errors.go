@@ -220,7 +220,7 @@ func answerTo(ctx context.Context, err error) answer {
 	var body *http.MaxBytesError
 	switch {
 	case errors.As(err, &body):
-		return answer{413, "body_too_large", "The request's body is too large.", notStarted}
+		return answer{413, "payload_too_large", "The request's body is too large.", notStarted}
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return answer{statusClientGone, "client_gone", "The client left.", ""}
 	case errors.Is(err, context.DeadlineExceeded):
@@ -269,11 +269,12 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if a.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", challenge(err))
 	}
-	var mismatch *tenants.MismatchError
-	if errors.As(err, &mismatch) && mismatch.Cookie != "" { // a stale one must lock nobody out
-		http.SetCookie(w, &http.Cookie{Name: mismatch.Cookie, Path: "/", MaxAge: -1, HttpOnly: true})
+	var stale *tenants.CookieError
+	if errors.As(err, &stale) { // it must lock nobody out
+		http.SetCookie(w, &http.Cookie{Name: stale.Cookie, Path: "/", MaxAge: -1, HttpOnly: true})
 	}
 	h.Set("Proxy-Status", "rowhouse; error="+a.code)
+	h.Set("Cache-Control", "private, no-store") // what is not found or not allowed now may be in a moment
 	write(w, a.status, body{a.code, a.message, details(err), hint(err)})
 }
 

@@ -69,7 +69,7 @@ func (e *echoError) Code() string {
 	case http.StatusMethodNotAllowed:
 		return "method_not_allowed"
 	case http.StatusRequestEntityTooLarge:
-		return "body_too_large"
+		return "payload_too_large"
 	case http.StatusInternalServerError:
 		return "internal"
 	}

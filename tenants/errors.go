@@ -35,11 +35,21 @@ var (
 type MismatchError struct {
 	// Signal is what disagreed, such as `header "X-Tenant"`.
 	Signal string
-	// Cookie is the name of the cookie that disagreed, which the answer should expire; empty for other signals.
-	Cookie string
 }
 
 func (e *MismatchError) Error() string { return fmt.Sprintf("%s: %v", e.Signal, ErrMismatch) }
 
 // Unwrap makes it an ErrMismatch.
 func (e *MismatchError) Unwrap() error { return ErrMismatch }
+
+// CookieError is an error that comes from a cookie: the answer should expire it.
+type CookieError struct {
+	// Cookie is its name.
+	Cookie string
+	Err    error
+}
+
+func (e *CookieError) Error() string { return e.Err.Error() }
+
+// Unwrap is the error itself.
+func (e *CookieError) Unwrap() error { return e.Err }

@@ -31,6 +31,14 @@ type signal struct {
 	claim  bool   // reads verified claims, so it runs after the Verifier
 }
 
+// blame says which cookie an error comes from, so that the answer can take it back: a stale one must lock nobody out.
+func (s signal) blame(err error) error {
+	if s.cookie == "" {
+		return err
+	}
+	return &CookieError{Cookie: s.cookie, Err: err}
+}
+
 // Claims are what a verified credential says.
 type Claims struct {
 	// Subject is whom it names.
@@ -124,7 +132,7 @@ func (rs *Resolver) ask(r *http.Request, found []reference, claim bool) error {
 		}
 		ref, ok, err := c.Contribute(r)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return s.blame(fmt.Errorf("%s: %w", s.name, err))
 		}
 		if ok {
 			found[i] = reference{ref, s}
@@ -177,7 +185,7 @@ func decide(ctx context.Context, tenants Lookup, claims *Claims, found []referen
 		case t == nil:
 			var err error
 			if t, err = tenants.Tenant(ctx, f.ref); err != nil {
-				return Session{}, lookupError(err)
+				return Session{}, f.signal.blame(lookupError(err))
 			}
 		case !names(t, f.ref):
 			return Session{}, f.disagrees()
@@ -205,7 +213,7 @@ func lookupError(err error) error {
 }
 
 func (f reference) disagrees() error {
-	return &MismatchError{Signal: f.signal.name, Cookie: f.signal.cookie}
+	return f.signal.blame(&MismatchError{Signal: f.signal.name})
 }
 
 // names says whether ref is the tenant's id, name or one of its aliases.
@@ -278,16 +286,30 @@ func FromHeader(name string, aliases ...string) Contributor {
 // FromCookie reads a cookie that holds an id or a name, verbatim.
 func FromCookie(name string) Contributor {
 	return signal{name: fmt.Sprintf("cookie %q", name), cookie: name, ContributorFunc: func(r *http.Request) (string, bool, error) {
-		cookies := r.CookiesNamed(name)
+		values := cookieValues(r, name)
 		switch {
-		case len(cookies) == 0:
+		case len(values) == 0:
 			return "", false, nil
-		case len(cookies) > 1:
+		case len(values) > 1:
 			return "", false, fmt.Errorf("stands there twice: %w", ErrInvalid)
 		}
-		ref, err := parseRef(cookies[0].Value)
+		ref, err := parseRef(values[0])
 		return ref, err == nil, err
 	}}
+}
+
+// cookieValues are a cookie's values as they were sent. net/http takes quotes off and leaves malformed ones out, and what
+// is malformed must not become nothing.
+func cookieValues(r *http.Request, name string) []string {
+	var values []string
+	for _, line := range r.Header.Values("Cookie") {
+		for part := range strings.SplitSeq(line, ";") {
+			if key, value, _ := strings.Cut(strings.TrimLeft(part, " \t"), "="); key == name {
+				values = append(values, value)
+			}
+		}
+	}
+	return values
 }
 
 type pathKey struct{}

@@ -199,14 +199,24 @@ func TestResolver_contributors(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	})
-	t.Run("a mismatch knows the cookie that caused it", func(t *testing.T) {
+	t.Run("an error knows the cookie that caused it", func(t *testing.T) {
 		rs := &tenants.Resolver{Contributors: []tenants.Contributor{tenants.FromHeader("X-Tenant"), tenants.FromCookie("c")}}
-		r := request("X-Tenant", "acme")
-		r.AddCookie(&http.Cookie{Name: "c", Value: "stale"})
-		_, err := rs.Resolve(r, known{acme})
-		var m *tenants.MismatchError
-		if !errors.As(err, &m) || m.Cookie != "c" {
-			t.Fatalf("got %v", err)
+		for _, c := range []struct {
+			header, cookie string
+			want           error
+		}{
+			{"acme", "c=stale", tenants.ErrMismatch}, {"", "c=nobody", tenants.ErrNotFound}, {"", "c=acme; c=acme", tenants.ErrInvalid},
+			{"", `c="acme"`, tenants.ErrInvalid}, {"", `c=ac\me`, tenants.ErrInvalid}, {"", "c=", tenants.ErrInvalid},
+		} {
+			r := request("Cookie", c.cookie)
+			if c.header != "" {
+				r.Header.Set("X-Tenant", c.header)
+			}
+			_, err := rs.Resolve(r, known{acme})
+			var of *tenants.CookieError
+			if !errors.Is(err, c.want) || !errors.As(err, &of) || of.Cookie != "c" {
+				t.Errorf("%s: got %v", c.cookie, err)
+			}
 		}
 	})
 	t.Run("a catalog that is away is not an unknown tenant", func(t *testing.T) {

@@ -27,6 +27,7 @@ var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Rep
 	"cutover": onBed(bench.Cutover),
 	"fleet":   (*app).benchFleet,
 	"noisy":   onBed(bench.Noisy),
+	"rest":    onBed(bench.Rest),
 	"route":   (*app).benchRoute,
 	"start":   (*app).benchStart,
 }

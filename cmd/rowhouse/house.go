@@ -160,7 +160,8 @@ func (h *house) newResolver() *tenants.Resolver {
 
 func (h *house) edgeConfig() router.EdgeConfig {
 	c := h.config
-	cfg := router.EdgeConfig{MaxBody: c.Int64("rest.max_body"), Logger: h.log}
+	// The data API bounds a body by the tenant's own setting; this is what nobody's may pass.
+	cfg := router.EdgeConfig{MaxBody: max(c.Int64("rest.max_body"), 64<<20), Logger: h.log}
 	order := c.Strings("tenancy.resolve.order")
 	cfg.PathTenant = slices.Contains(order, "path")
 	if slices.Contains(order, "query") {
@@ -209,6 +210,9 @@ func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 	o.AnonRole = effective(h, t, "rest.anon_role", o.AnonRole)
 	o.MaxRows = effective(h, t, "rest.max_rows", o.MaxRows)
 	o.MaxBody = effective(h, t, "rest.max_body", o.MaxBody)
+	if rows := h.directory.Limits(t, tenants.Limits{}).Rows; rows > 0 {
+		o.MaxRows = min(o.MaxRows, int64(rows))
+	}
 	o.TxEnd = effective(h, t, "rest.tx_end", o.TxEnd)
 	o.PreRequest = effective(h, t, "rest.pre_request", o.PreRequest)
 	o.Tenant, o.Claims = t.ID.String(), session.Claims()
