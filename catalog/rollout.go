@@ -513,8 +513,10 @@ func (tx *Tx) RecordTarget(ctx context.Context, ro *Rollout, r *TargetResult) er
 		return fmt.Errorf("%s is another worker's: %w", noun, ErrConflict)
 	}
 	ro.Seq++
-	if err := tx.record(ctx, Event{Action: "database.migrate", Target: r.Ref(), Operation: ro.Operation,
-		Detail: map[string]any{"rollout": ro.ID.String(), "state": string(r.State), "version": r.Schema.Version}}); err != nil {
+	if err := tx.record(ctx, Event{
+		Action: "database.migrate", Target: r.Ref(), Operation: ro.Operation,
+		Detail: map[string]any{"rollout": ro.ID.String(), "state": string(r.State), "version": r.Schema.Version},
+	}); err != nil {
 		return err
 	}
 	if err := tx.SetDatabaseSchema(ctx, r.Database, r.Schema); err != nil {

@@ -40,8 +40,10 @@ type TableLock struct {
 }
 
 // lockModes from weakest to strongest. From ShareLock on they keep writers out, and the last one readers too.
-var lockModes = []string{"AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock",
-	"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
+var lockModes = []string{
+	"AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock",
+	"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
+}
 
 const firstStrongMode = 4
 
@@ -291,8 +293,10 @@ func (e *scratch) snapshot() (picture, error) {
 	if err != nil {
 		return picture{}, err
 	}
-	p := picture{relations: map[string]relation{}, columns: map[string]column{}, indexes: map[string]index{},
-		constraints: map[string]constraint{}, names: map[string]bool{}, locks: map[string]int{}}
+	p := picture{
+		relations: map[string]relation{}, columns: map[string]column{}, indexes: map[string]index{},
+		constraints: map[string]constraint{}, names: map[string]bool{}, locks: map[string]int{},
+	}
 	text := func(result int) [][]string {
 		rows := make([][]string, len(results[result].Rows))
 		for i, row := range results[result].Rows {

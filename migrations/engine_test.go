@@ -25,9 +25,11 @@ func TestFenceStatements(t *testing.T) {
 	}{
 		{"bind", "postgresql", false, []string{
 			"create policy rh_tenant on t as restrictive for all to public using (tenant_id = (select rowhouse.tenant_id())) with check (tenant_id = (select rowhouse.tenant_id()))",
-			"create policy rh_all on t for all to public using (true) with check (true)"}},
+			"create policy rh_all on t for all to public using (true) with check (true)",
+		}},
 		{"bind", "postgresql", true, []string{
-			"create policy rh_tenant on t as restrictive for all to public using (tenant_id = (select rowhouse.tenant_id())) with check (tenant_id = (select rowhouse.tenant_id()))"}},
+			"create policy rh_tenant on t as restrictive for all to public using (tenant_id = (select rowhouse.tenant_id())) with check (tenant_id = (select rowhouse.tenant_id()))",
+		}},
 		{"bind", "citus", false, []string{"create policy rh_tenant on t as permissive for all to public using (" + inline + ") with check (" + inline + ")"}},
 		{"bind", "citus", true, []string{"create policy rh_tenant on t as permissive for all to public using (" + inline + ") with check (" + inline + ")"}},
 	}
@@ -80,7 +82,8 @@ func TestWrapPolicies(t *testing.T) {
 				"a | * | (" + fence + " AND (n > 2)) | check (" + fence + " AND (n > 3))",
 				"i | a | check (" + fence + " AND (n > 1))",
 				"r | r | (" + fence + " AND ((n > 0) OR (n < '-5'::integer)))",
-				"u | w | (" + fence + " AND (n > 4))"}, "\n")
+				"u | w | (" + fence + " AND (n > 4))",
+			}, "\n")
 			for range 2 {
 				execTx(t, tx, "select rowhouse.check_migration(); select rowhouse.check_contract()")
 				if diff := cmp.Diff(want, policies(tx)); diff != "" {

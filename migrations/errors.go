@@ -159,8 +159,10 @@ func explain(target string, f File, err error) error {
 	var busy *driver.BusyError
 	switch {
 	case errors.As(err, &failure):
-		return &Error{Target: target, File: f.String(), Line: lineOf(f.Up, failure), SQLState: failure.Err.Code,
-			Message: failure.Err.Message, Detail: failure.Err.Detail, hint: advice(failure.Err), cause: failure.Err}
+		return &Error{
+			Target: target, File: f.String(), Line: lineOf(f.Up, failure), SQLState: failure.Err.Code,
+			Message: failure.Err.Message, Detail: failure.Err.Detail, hint: advice(failure.Err), cause: failure.Err,
+		}
 	case errors.As(err, &busy):
 		return &LockError{Target: target, PID: busy.PID, Role: busy.Role, Waited: busy.Waited}
 	case f.Version > 0:

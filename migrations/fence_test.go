@@ -405,8 +405,10 @@ func TestFingerprint(t *testing.T) {
 		{"alter table tasks alter column title drop not null", "alter table tasks alter column title set not null"},
 		{"create sequence s", "drop sequence s"},
 		{"create schema extra", "drop schema extra"},
-		{"create function tf() returns trigger language plpgsql as 'begin return new; end'; create trigger tr before insert on tasks for each row execute function tf()",
-			"drop function tf cascade"},
+		{
+			"create function tf() returns trigger language plpgsql as 'begin return new; end'; create trigger tr before insert on tasks for each row execute function tf()",
+			"drop function tf cascade",
+		},
 	}
 	seen := []string{same}
 	for _, c := range changes {

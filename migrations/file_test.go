@@ -25,43 +25,79 @@ func TestReadSet_refuses(t *testing.T) {
 	}{
 		{"a name that golang-migrate would pass over", map[string]string{"000003-x.up.sql": ok}, []string{"000003-x.up.sql:0 name"}},
 		{"a name that golang-migrate would take", map[string]string{"1_a.up.sql": ok, "000001_a.up.sql.orig": ok}, []string{"000001_a.up.sql.orig:0 name", "1_a.up.sql:0 name"}},
-		{"capitals, spaces, other letters", map[string]string{"000001_A.up.sql": ok, "000002_a b.up.sql": ok, "000003_ä.up.sql": ok},
-			[]string{"000001_A.up.sql:0 name", "000002_a b.up.sql:0 name", "000003_ä.up.sql:0 name"}},
+		{
+			"capitals, spaces, other letters",
+			map[string]string{"000001_A.up.sql": ok, "000002_a b.up.sql": ok, "000003_ä.up.sql": ok},
+			[]string{"000001_A.up.sql:0 name", "000002_a b.up.sql:0 name", "000003_ä.up.sql:0 name"},
+		},
 		{"a file that is no SQL", map[string]string{"notes.txt": ok}, []string{"notes.txt:0 name"}},
 		{"a directory", map[string]string{"sub/000001_a.up.sql": ok}, []string{"sub:0 name"}},
 		{"one number twice", map[string]string{"000001_a.up.sql": ok, "0000001_b.up.sql": ok}, []string{"000001_a.up.sql:0 number"}},
-		{"number zero, and one too large", map[string]string{"000000_a.up.sql": ok, "9223372036854775807_b.up.sql": ok, "9999999999999999999_c.up.sql": ok},
-			[]string{"000000_a.up.sql:0 name", "9223372036854775807_b.up.sql:0 name", "9999999999999999999_c.up.sql:0 name"}},
+		{
+			"number zero, and one too large",
+			map[string]string{"000000_a.up.sql": ok, "9223372036854775807_b.up.sql": ok, "9999999999999999999_c.up.sql": ok},
+			[]string{"000000_a.up.sql:0 name", "9223372036854775807_b.up.sql:0 name", "9999999999999999999_c.up.sql:0 name"},
+		},
 		{"a down file alone", map[string]string{"000001_a.down.sql": ok}, []string{"000001_a.down.sql:0 number"}},
 		{"two names under one number", map[string]string{"000001_a.up.sql": ok, "000001_b.down.sql": ok}, []string{"000001_b.down.sql:0 name"}},
-		{"bytes that are no text", map[string]string{"000001_a.up.sql": "select '\xff'", "000002_b.up.sql": "select '\x00'"},
-			[]string{"000001_a.up.sql:0 text", "000002_b.up.sql:0 text"}},
+		{
+			"bytes that are no text",
+			map[string]string{"000001_a.up.sql": "select '\xff'", "000002_b.up.sql": "select '\x00'"},
+			[]string{"000001_a.up.sql:0 text", "000002_b.up.sql:0 text"},
+		},
 		{"a file too large", map[string]string{"000001_a.up.sql": "--" + strings.Repeat("x", migrations.MaxFileSize)}, []string{"000001_a.up.sql:0 text"}},
 		{"an empty file", map[string]string{"000001_a.up.sql": "-- nothing\n;"}, []string{"000001_a.up.sql:1 empty"}},
 		{"statements that end the transaction", map[string]string{
 			"000001_a.up.sql": "begin;\n" + ok + "\ncommit;",
 			"000002_b.up.sql": ok + "\nSTART /* x */ TRANSACTION;\nend;\nrollback to x;\nabort;\nsavepoint s;\nrelease s;\nprepare transaction 'x';\nprepare p as select 1;",
-		}, []string{"000001_a.up.sql:1 transaction", "000001_a.up.sql:3 transaction", "000002_b.up.sql:2 transaction", "000002_b.up.sql:3 transaction", "000002_b.up.sql:4 transaction",
-			"000002_b.up.sql:5 transaction", "000002_b.up.sql:6 transaction", "000002_b.up.sql:7 transaction", "000002_b.up.sql:8 transaction"}},
-		{"databases and the system", map[string]string{"000001_a.up.sql": "create database x;\ndrop database x;\nalter system set x = 1;\ncreate tablespace x location 'y';"},
-			[]string{"000001_a.up.sql:1 database", "000001_a.up.sql:2 database", "000001_a.up.sql:3 database", "000001_a.up.sql:4 database"}},
-		{"roles", map[string]string{"000001_a.up.sql": "set role x;\nset local role x;\nset session authorization x;\nreset role;\nset search_path = x;\ndiscard all;"},
-			[]string{"000001_a.up.sql:1 role", "000001_a.up.sql:2 role", "000001_a.up.sql:3 role", "000001_a.up.sql:4 role", "000001_a.up.sql:6 discard"}},
-		{"psql commands and copy from stdin", map[string]string{"000001_a.up.sql": "\\restrict abc\nselect 1;\ncopy t from stdin;\ncopy t (a) from program 'x';\n"},
-			[]string{"000001_a.up.sql:1 psql", "000001_a.up.sql:3 copy"}},
-		{"a constant tenant", map[string]string{"000001_a.up.sql": "set rowhouse.tenant_id = 'x';\nset local rowhouse.tenant_id to 'x';\nselect set_config('rowhouse.tenant_id', 'x', true);\n" +
-			"select set_config('rowhouse.tenant_id', '', true);\nselect set_config('rowhouse.tenant_id', id::text, true) from t;\nreset rowhouse.tenant_id;"},
-			[]string{"000001_a.up.sql:1 tenant", "000001_a.up.sql:2 tenant", "000001_a.up.sql:3 tenant"}},
-		{"what cannot run in a transaction", map[string]string{"000001_a.up.sql": "vacuum t;\ncreate index concurrently i on t (a);\nCREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n" +
-			"drop index concurrently i;\nreindex index concurrently i;\nreindex (concurrently) table t;\nalter table t detach partition p concurrently;\nrefresh materialized view concurrently v;"},
-			[]string{"000001_a.up.sql:1 no-transaction", "000001_a.up.sql:2 no-transaction", "000001_a.up.sql:3 no-transaction", "000001_a.up.sql:4 no-transaction",
-				"000001_a.up.sql:5 no-transaction", "000001_a.up.sql:6 no-transaction", "000001_a.up.sql:7 no-transaction"}},
+		}, []string{
+			"000001_a.up.sql:1 transaction", "000001_a.up.sql:3 transaction", "000002_b.up.sql:2 transaction", "000002_b.up.sql:3 transaction", "000002_b.up.sql:4 transaction",
+			"000002_b.up.sql:5 transaction", "000002_b.up.sql:6 transaction", "000002_b.up.sql:7 transaction", "000002_b.up.sql:8 transaction",
+		}},
+		{
+			"databases and the system",
+			map[string]string{"000001_a.up.sql": "create database x;\ndrop database x;\nalter system set x = 1;\ncreate tablespace x location 'y';"},
+			[]string{"000001_a.up.sql:1 database", "000001_a.up.sql:2 database", "000001_a.up.sql:3 database", "000001_a.up.sql:4 database"},
+		},
+		{
+			"roles",
+			map[string]string{"000001_a.up.sql": "set role x;\nset local role x;\nset session authorization x;\nreset role;\nset search_path = x;\ndiscard all;"},
+			[]string{"000001_a.up.sql:1 role", "000001_a.up.sql:2 role", "000001_a.up.sql:3 role", "000001_a.up.sql:4 role", "000001_a.up.sql:6 discard"},
+		},
+		{
+			"psql commands and copy from stdin",
+			map[string]string{"000001_a.up.sql": "\\restrict abc\nselect 1;\ncopy t from stdin;\ncopy t (a) from program 'x';\n"},
+			[]string{"000001_a.up.sql:1 psql", "000001_a.up.sql:3 copy"},
+		},
+		{
+			"a constant tenant",
+			map[string]string{"000001_a.up.sql": "set rowhouse.tenant_id = 'x';\nset local rowhouse.tenant_id to 'x';\nselect set_config('rowhouse.tenant_id', 'x', true);\n" +
+				"select set_config('rowhouse.tenant_id', '', true);\nselect set_config('rowhouse.tenant_id', id::text, true) from t;\nreset rowhouse.tenant_id;"},
+			[]string{"000001_a.up.sql:1 tenant", "000001_a.up.sql:2 tenant", "000001_a.up.sql:3 tenant"},
+		},
+		{
+			"what cannot run in a transaction",
+			map[string]string{"000001_a.up.sql": "vacuum t;\ncreate index concurrently i on t (a);\nCREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n" +
+				"drop index concurrently i;\nreindex index concurrently i;\nreindex (concurrently) table t;\nalter table t detach partition p concurrently;\nrefresh materialized view concurrently v;"},
+			[]string{
+				"000001_a.up.sql:1 no-transaction", "000001_a.up.sql:2 no-transaction", "000001_a.up.sql:3 no-transaction", "000001_a.up.sql:4 no-transaction",
+				"000001_a.up.sql:5 no-transaction", "000001_a.up.sql:6 no-transaction", "000001_a.up.sql:7 no-transaction",
+			},
+		},
 		{"two statements without a transaction", map[string]string{"000001_a.up.sql": "-- rowhouse:no-transaction\nvacuum a;\nvacuum b;"}, []string{"000001_a.up.sql:3 no-transaction"}},
-		{"directives", map[string]string{"000001_a.up.sql": "-- rowhouse:no-transactoin\n-- rowhouse:timeout 30\n-- rowhouse:allow\n-- rowhouse:verify\n-- rowhouse: contract\n" + ok,
-			"000002_b.up.sql": "-- rowhouse:verify select true\n" + ok},
-			[]string{"000001_a.up.sql:1 directive", "000001_a.up.sql:2 directive", "000001_a.up.sql:3 directive", "000001_a.up.sql:4 directive", "000002_b.up.sql:1 directive"}},
-		{"what is never ended", map[string]string{"000001_a.up.sql": ok + "\n/* /* */", "000002_b.up.sql": "select 'a''", "000003_c.up.sql": "select $a$ $b$", "000004_d.up.sql": `select "x`},
-			[]string{"000001_a.up.sql:2 syntax", "000002_b.up.sql:1 syntax", "000003_c.up.sql:1 syntax", "000004_d.up.sql:1 syntax"}},
+		{
+			"directives",
+			map[string]string{
+				"000001_a.up.sql": "-- rowhouse:no-transactoin\n-- rowhouse:timeout 30\n-- rowhouse:allow\n-- rowhouse:verify\n-- rowhouse: contract\n" + ok,
+				"000002_b.up.sql": "-- rowhouse:verify select true\n" + ok,
+			},
+			[]string{"000001_a.up.sql:1 directive", "000001_a.up.sql:2 directive", "000001_a.up.sql:3 directive", "000001_a.up.sql:4 directive", "000002_b.up.sql:1 directive"},
+		},
+		{
+			"what is never ended",
+			map[string]string{"000001_a.up.sql": ok + "\n/* /* */", "000002_b.up.sql": "select 'a''", "000003_c.up.sql": "select $a$ $b$", "000004_d.up.sql": `select "x`},
+			[]string{"000001_a.up.sql:2 syntax", "000002_b.up.sql:1 syntax", "000003_c.up.sql:1 syntax", "000004_d.up.sql:1 syntax"},
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -127,10 +163,14 @@ func TestReadSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []migrations.File{
-		{Version: 2, Name: "first", SHA256: "-", Down: "drop function f",
-			Up: "create function f() returns int language sql begin atomic; select case when true then 1 end; end;\nselect 'begin;' as \"commit;\", $x$ rollback; $x$, E'\\'; end;' -- begin;\n"},
-		{Version: 10, Name: "second", SHA256: "-", NoTransaction: true, Verify: "select true", Timeout: 30 * time.Minute, Contract: true,
-			Up: "-- rowhouse:no-transaction\n-- rowhouse:verify select true;\n-- rowhouse:timeout 30m\n-- rowhouse:contract\nvacuum"},
+		{
+			Version: 2, Name: "first", SHA256: "-", Down: "drop function f",
+			Up: "create function f() returns int language sql begin atomic; select case when true then 1 end; end;\nselect 'begin;' as \"commit;\", $x$ rollback; $x$, E'\\'; end;' -- begin;\n",
+		},
+		{
+			Version: 10, Name: "second", SHA256: "-", NoTransaction: true, Verify: "select true", Timeout: 30 * time.Minute, Contract: true,
+			Up: "-- rowhouse:no-transaction\n-- rowhouse:verify select true;\n-- rowhouse:timeout 30m\n-- rowhouse:contract\nvacuum",
+		},
 	}
 	hashes := map[string]bool{}
 	for i := range files {

@@ -283,8 +283,10 @@ func (m *Migrator) driver(ctx context.Context, conn *pgx.Conn, t Target) *driver
 	for i, s := range m.stages {
 		ledgers[i] = s.ledger
 	}
-	return driver.New(ctx, conn, driver.Options{Key: t.Key, Ledgers: ledgers, LockWait: m.cfg.LockWait,
-		LockTimeout: m.cfg.LockTimeout, StatementTimeout: m.cfg.StatementTimeout, Apart: m.cfg.StatementPerMessage})
+	return driver.New(ctx, conn, driver.Options{
+		Key: t.Key, Ledgers: ledgers, LockWait: m.cfg.LockWait,
+		LockTimeout: m.cfg.LockTimeout, StatementTimeout: m.cfg.StatementTimeout, Apart: m.cfg.StatementPerMessage,
+	})
 }
 
 func (m *Migrator) last(drv *driver.Driver) []driver.Row {
@@ -480,8 +482,10 @@ func (s *stage) file(version int64) File {
 
 func (s *stage) step(f File) driver.Step {
 	i := slices.IndexFunc(s.files, func(o File) bool { return o.Version == f.Version })
-	step := driver.Step{Version: f.Version, Name: f.Name, SHA256: f.SHA256, Chain: s.chains[i], NoTransaction: f.NoTransaction,
-		Timeout: f.Timeout, Epilogue: s.epilogue(f, i == len(s.files)-1), RowhouseBuild: build()}
+	step := driver.Step{
+		Version: f.Version, Name: f.Name, SHA256: f.SHA256, Chain: s.chains[i], NoTransaction: f.NoTransaction,
+		Timeout: f.Timeout, Epilogue: s.epilogue(f, i == len(s.files)-1), RowhouseBuild: build(),
+	}
 	return step
 }
 

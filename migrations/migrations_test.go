@@ -400,8 +400,10 @@ func TestMigrator_history(t *testing.T) {
 		t.Parallel()
 		d := newDatabase(t)
 		d.migrate(gap)
-		late := fstest.MapFS{"000010_a.up.sql": gap["000010_a.up.sql"], "000020_b.up.sql": gap["000020_b.up.sql"],
-			"000015_late.up.sql": file(table("late")), "000030_next.up.sql": file(table("next"))}
+		late := fstest.MapFS{
+			"000010_a.up.sql": gap["000010_a.up.sql"], "000020_b.up.sql": gap["000020_b.up.sql"],
+			"000015_late.up.sql": file(table("late")), "000030_next.up.sql": file(table("next")),
+		}
 		_, err := d.up(late, migrations.Config{})
 		var h *migrations.HistoryError
 		if !errors.As(err, &h) || h.Kind != migrations.OutOfOrder || h.File != "000015_late" {

@@ -116,8 +116,10 @@ func TestAdmitHost(t *testing.T) {
 			return err
 		})
 	}
-	for _, sql := range []string{"insert into common values (7, 'H')", "update common set who = 'HH' where id = 7", "delete from common where id = 7",
-		"insert into later values (1)", "insert into maybe (who) values ('H')", "delete from maybe"} {
+	for _, sql := range []string{
+		"insert into common values (7, 'H')", "update common set who = 'HH' where id = 7", "delete from common where id = 7",
+		"insert into later values (1)", "insert into maybe (who) values ('H')", "delete from maybe",
+	} {
 		if err := asHost(sql); err != nil {
 			t.Errorf("%s: %v", sql, err)
 		}

@@ -205,8 +205,12 @@ func TestResolver_contributors(t *testing.T) {
 			header, cookie string
 			want           error
 		}{
-			{"acme", "c=stale", tenants.ErrMismatch}, {"", "c=nobody", tenants.ErrNotFound}, {"", "c=acme; c=acme", tenants.ErrInvalid},
-			{"", `c="acme"`, tenants.ErrInvalid}, {"", `c=ac\me`, tenants.ErrInvalid}, {"", "c=", tenants.ErrInvalid},
+			{"acme", "c=stale", tenants.ErrMismatch},
+			{"", "c=nobody", tenants.ErrNotFound},
+			{"", "c=acme; c=acme", tenants.ErrInvalid},
+			{"", `c="acme"`, tenants.ErrInvalid},
+			{"", `c=ac\me`, tenants.ErrInvalid},
+			{"", "c=", tenants.ErrInvalid},
 		} {
 			r := request("Cookie", c.cookie)
 			if c.header != "" {

@@ -304,11 +304,15 @@ func (a *app) endedRollout(ctx context.Context, r *reach, ro *catalog.Rollout, h
 	case ro.State == catalog.RolloutDone:
 		return nil
 	case ro.State == catalog.RolloutPaused && ro.Pause == catalog.PauseThreshold:
-		return &coded{err: fmt.Errorf("rollout %s is paused: %s", ro.ID, ro.Note), code: exitSomeFailed,
-			hint: "rowhouse migrate status says why; after the repair, rowhouse migrate resume"}
+		return &coded{
+			err: fmt.Errorf("rollout %s is paused: %s", ro.ID, ro.Note), code: exitSomeFailed,
+			hint: "rowhouse migrate status says why; after the repair, rowhouse migrate resume",
+		}
 	case ro.State == catalog.RolloutDoneWithFailures || failed > 0:
-		return &coded{err: errors.New("some databases are not at the new version"), code: exitSomeFailed,
-			hint: "rowhouse migrate status says why; after the repair, rowhouse migrate retry"}
+		return &coded{
+			err: errors.New("some databases are not at the new version"), code: exitSomeFailed,
+			hint: "rowhouse migrate status says why; after the repair, rowhouse migrate retry",
+		}
 	case ro.State == catalog.RolloutPaused:
 		return &coded{err: fmt.Errorf("rollout %s is paused (%s) %s", ro.ID, ro.Pause, ro.Note), code: exitFailure, hint: "rowhouse migrate resume"}
 	}

@@ -58,7 +58,8 @@ func (s *service) registerTokens() {
 	add(s, route{"revoke-token", tag, "End an operator's token", http.MethodDelete, "/tokens/{id}", tenants.PermitTokensManage, http.StatusNoContent},
 		func(ctx context.Context, in *struct {
 			ID string `path:"id" maxLength:"64"`
-		}) (*struct{}, error) {
+		},
+		) (*struct{}, error) {
 			return nil, s.operator.RevokeToken(ctx, in.ID)
 		})
 }

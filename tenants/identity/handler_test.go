@@ -50,18 +50,40 @@ func TestHandler(t *testing.T) {
 		status int
 		body   string
 	}{
-		{"a user of the tenant", HandlerConfig{}, ann, "GET /tenant/v1/session", 200,
-			`{"subject":"ann","side":"tenant",` + tenant + `,"role":"authenticated",` + rest + `,"impersonator":"ops"}`},
-		{"nobody in the tenant", HandlerConfig{}, sessionOf(t, nil), "GET /tenant/v1/session", 200,
-			`{"subject":null,"side":"anonymous",` + tenant + `,"role":"anon",` + rest + `,"impersonator":null}`},
-		{"nobody where nobody may, and settings that may be seen", withSettings, sessionOf(t, nil), "GET /tenant/v1/session", 200,
-			`{"subject":null,"side":"anonymous",` + tenant + `,"role":null,"permissions":[],"features":{},"settings":{"app.title":"of acme"},"impersonator":null}`},
-		{"the host, which is in no tenant", HandlerConfig{}, tenants.NewContext(t.Context(), tenants.Host("ops")), "GET /tenant/v1/session", 200,
-			`{"subject":"ops","side":"host","tenant":null,"role":null,` + rest + `,"impersonator":null}`},
-		{"no session", HandlerConfig{}, t.Context(), "GET /tenant/v1/session", 400,
-			`{"code":"tenant_required","message":"The request names no tenant","details":null,"hint":null}`},
-		{"another method", HandlerConfig{}, ann, "POST /tenant/v1/session", 405,
-			`{"code":"method_not_allowed","message":"The session can only be read","details":null,"hint":null}`},
+		{
+			"a user of the tenant",
+			HandlerConfig{},
+			ann, "GET /tenant/v1/session", 200,
+			`{"subject":"ann","side":"tenant",` + tenant + `,"role":"authenticated",` + rest + `,"impersonator":"ops"}`,
+		},
+		{
+			"nobody in the tenant",
+			HandlerConfig{},
+			sessionOf(t, nil), "GET /tenant/v1/session", 200,
+			`{"subject":null,"side":"anonymous",` + tenant + `,"role":"anon",` + rest + `,"impersonator":null}`,
+		},
+		{
+			"nobody where nobody may, and settings that may be seen", withSettings, sessionOf(t, nil), "GET /tenant/v1/session", 200,
+			`{"subject":null,"side":"anonymous",` + tenant + `,"role":null,"permissions":[],"features":{},"settings":{"app.title":"of acme"},"impersonator":null}`,
+		},
+		{
+			"the host, which is in no tenant",
+			HandlerConfig{},
+			tenants.NewContext(t.Context(), tenants.Host("ops")), "GET /tenant/v1/session", 200,
+			`{"subject":"ops","side":"host","tenant":null,"role":null,` + rest + `,"impersonator":null}`,
+		},
+		{
+			"no session",
+			HandlerConfig{},
+			t.Context(), "GET /tenant/v1/session", 400,
+			`{"code":"tenant_required","message":"The request names no tenant","details":null,"hint":null}`,
+		},
+		{
+			"another method",
+			HandlerConfig{},
+			ann, "POST /tenant/v1/session", 405,
+			`{"code":"method_not_allowed","message":"The session can only be read","details":null,"hint":null}`,
+		},
 		{"what is not there yet", HandlerConfig{}, ann, "POST /auth/v1/token?grant_type=password", 404, notFound},
 		{"a path that is not cleaned", HandlerConfig{}, ann, "GET /tenant/v1/x/../session", 404, notFound},
 		{"a path with an escape", HandlerConfig{}, ann, "GET /tenant/v1%2fsession", 404, notFound},

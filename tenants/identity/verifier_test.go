@@ -100,8 +100,10 @@ func jwkRSA(kid string, k *rsa.PrivateKey, more ...string) map[string]any {
 
 func jwkEC(kid string, k *ecdsa.PrivateKey, more ...string) map[string]any {
 	point := must(k.PublicKey.Bytes())[1:]
-	return withMore(map[string]any{"kty": "EC", "crv": "P-256", "kid": kid,
-		"x": base64.RawURLEncoding.EncodeToString(point[:32]), "y": base64.RawURLEncoding.EncodeToString(point[32:])}, more)
+	return withMore(map[string]any{
+		"kty": "EC", "crv": "P-256", "kid": kid,
+		"x": base64.RawURLEncoding.EncodeToString(point[:32]), "y": base64.RawURLEncoding.EncodeToString(point[32:]),
+	}, more)
 }
 
 func jwkSecret(kid string, key string, more ...string) map[string]any {

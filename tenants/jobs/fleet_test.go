@@ -146,8 +146,10 @@ func TestRunner_MigrateFleet_cancelled(t *testing.T) {
 		h.made(t, tenants.TenantSpec{Name: fmt.Sprintf("tenant-%d", i), Placement: catalog.Dedicated})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	slow := fstest.MapFS{"000001_projects.up.sql": sample["000001_projects.up.sql"],
-		"000002_status.up.sql": {Data: []byte(`alter table projects add column status text; select pg_sleep(0.2);`)}}
+	slow := fstest.MapFS{
+		"000001_projects.up.sql": sample["000001_projects.up.sql"],
+		"000002_status.up.sql":   {Data: []byte(`alter table projects add column status text; select pg_sleep(0.2);`)},
+	}
 	first, err := h.runner.MigrateFleet(ctx, files(t, slow), jobs.FleetConfig{Workers: 1}, func(migrations.Result) { cancel() })
 	if !errors.Is(err, context.Canceled) || first.Done == 0 || first.Held == 0 || first.Failed != 0 || first.Done+first.Held != 9 {
 		t.Errorf("after a cancel: %+v, %v; want some done and the rest held", first, err)

@@ -232,7 +232,8 @@ reassign owned by %[1]s to %[2]s`, ident(from), ident(to), literal(from), litera
 // identify insists that a connection leads to the tenant's database.
 func (p *provision) identify(ctx context.Context, q interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
-}) error {
+},
+) error {
 	var itself bool
 	err := q.QueryRow(ctx, `select database_id = $1 and catalog_id = $2 from rowhouse.identity`, p.db.ID, p.catalog.ID()).Scan(&itself)
 	switch {

@@ -263,8 +263,10 @@ func (r *Runner) begin(ctx context.Context, spec RolloutSpec, set successor, beh
 	steps := make([]string, len(rings))
 	for i, ring := range rings {
 		steps[i] = ring.Name
-		ro.Rings = append(ro.Rings, &catalog.RolloutRing{Ring: i, Name: ring.Name, Selectors: ring.Selectors, Soak: ring.Soak, Manual: ring.Manual,
-			MaxFailures: cmp.Or(ring.MaxFailures, 5), MaxFailurePct: ring.MaxFailurePct, Slots: ring.Slots})
+		ro.Rings = append(ro.Rings, &catalog.RolloutRing{
+			Ring: i, Name: ring.Name, Selectors: ring.Selectors, Soak: ring.Soak, Manual: ring.Manual,
+			MaxFailures: cmp.Or(ring.MaxFailures, 5), MaxFailurePct: ring.MaxFailurePct, Slots: ring.Slots,
+		})
 	}
 	var err error
 	if ro.Until, err = ringNamed(ro, spec.Until); err != nil {

@@ -94,8 +94,10 @@ func classOfState(state string) class {
 // judged is what comes of a target's error.
 func (d *driver) judged(ctx context.Context, claim *catalog.RolloutClaim, err error) *catalog.TargetResult {
 	c := classify(ctx, err)
-	r := &catalog.TargetResult{RolloutClaim: claim, State: catalog.TargetFailed, Class: string(c), SQLState: migrations.SQLState(err),
-		Error: strings.TrimPrefix(explain(err), claim.Name+": "), Detail: detailOf(err), Refused: c == classServer}
+	r := &catalog.TargetResult{
+		RolloutClaim: claim, State: catalog.TargetFailed, Class: string(c), SQLState: migrations.SQLState(err),
+		Error: strings.TrimPrefix(explain(err), claim.Name+": "), Detail: detailOf(err), Refused: c == classServer,
+	}
 	switch {
 	case c == classStop:
 		r.State, r.Uncounted, r.Error = catalog.TargetPending, true, ""

@@ -307,8 +307,10 @@ func TestRunner_StartRollout_until(t *testing.T) {
 		t.Fatalf("rollout is %s: %s", ro.State, ro.Note)
 	}
 	spec.Until = "nowhere"
-	spec.Files = files(t, fstest.MapFS{"000001_projects.up.sql": later["000001_projects.up.sql"], "000002_status.up.sql": later["000002_status.up.sql"],
-		"000003_x.up.sql": {Data: []byte("alter table projects add column x text;")}})
+	spec.Files = files(t, fstest.MapFS{
+		"000001_projects.up.sql": later["000001_projects.up.sql"], "000002_status.up.sql": later["000002_status.up.sql"],
+		"000003_x.up.sql": {Data: []byte("alter table projects add column x text;")},
+	})
 	if _, err := h.runner.StartRollout(t.Context(), spec); !errors.Is(err, catalog.ErrNotFound) {
 		t.Errorf("a ring that is not there gives %v", err)
 	}
@@ -322,8 +324,10 @@ func TestRunner_DriveRollout_twoAtOnce(t *testing.T) {
 		begin; insert into rowhouse.audit_events (action, side, actor) values ('test', 'system', 'test');
 		update rowhouse.servers set migrate_slots = 2; commit`, pgx.QueryExecModeSimpleProtocol)
 	must(t, err)
-	slow := fstest.MapFS{"000001_projects.up.sql": sample["000001_projects.up.sql"],
-		"000002_status.up.sql": {Data: []byte("alter table projects add column status text; select pg_sleep(0.1);")}}
+	slow := fstest.MapFS{
+		"000001_projects.up.sql": sample["000001_projects.up.sql"],
+		"000002_status.up.sql":   {Data: []byte("alter table projects add column status text; select pg_sleep(0.1);")},
+	}
 	ro := h.start(t, slow)
 	most := make(chan int64, 1)
 	watching, stop := context.WithCancel(t.Context())

@@ -304,8 +304,10 @@ func (d *driver) decide(ctx context.Context, tx *catalog.Tx, n *next) error {
 }
 
 func stateOf(r *catalog.RolloutRing) migrations.RingState {
-	return migrations.RingState{Total: r.Total, Done: r.Done, Failed: r.Failed, Skipped: r.Skipped, Forgiven: r.Forgiven,
-		Closed: r.ClosedAt != nil, Since: r.Since, Passed: r.Passed}
+	return migrations.RingState{
+		Total: r.Total, Done: r.Done, Failed: r.Failed, Skipped: r.Skipped, Forgiven: r.Forgiven,
+		Closed: r.ClosedAt != nil, Since: r.Since, Passed: r.Passed,
+	}
 }
 
 // late takes up what was made meanwhile at another version, and ends the rollout when there is nothing.

@@ -95,8 +95,10 @@ func (d *Driver) lockKeys() ([]int64, error) {
 // tryLock is one message: the locks, then the ledgers. They are statements of their own because a statement's snapshot is older than
 // the lock it takes: read in one, the version may be stale. A missing ledger fails the message, and the locks stay.
 func (d *Driver) tryLock(keys []int64) (missing []int, err error) {
-	columns := []string{"pg_backend_pid()", "current_setting('row_security')", "current_setting('standard_conforming_strings')",
-		"exists (select from pg_catalog.pg_extension where extname = 'citus')", stockThere}
+	columns := []string{
+		"pg_backend_pid()", "current_setting('row_security')", "current_setting('standard_conforming_strings')",
+		"exists (select from pg_catalog.pg_extension where extname = 'citus')", stockThere,
+	}
 	for _, k := range keys {
 		columns = append(columns, fmt.Sprintf("pg_try_advisory_lock(%d)", k))
 	}

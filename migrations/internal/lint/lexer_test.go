@@ -22,8 +22,10 @@ func TestSplit(t *testing.T) {
 		{"dollar quotes", "$$ ; $$;$a$ ; $$ ; $b$ $a$;x$$y;$1;z", []string{"$$ ; $$", "$a$ ; $$ ; $b$ $a$", "x$$y", "$1", "z"}},
 		{"a dollar in a name opens nothing", "a$b$ ; c", []string{"a$b$", "c"}},
 		{"parentheses, as in rules", "create rule r as on insert to t do also (a; b); c", []string{"create rule r as on insert to t do also (a; b)", "c"}},
-		{"begin atomic", "create function f() returns int begin atomic select case 1 when 1 then 2 end; select 2; end; b",
-			[]string{"create function f() returns int begin atomic select case 1 when 1 then 2 end; select 2; end", "b"}},
+		{
+			"begin atomic", "create function f() returns int begin atomic select case 1 when 1 then 2 end; select 2; end; b",
+			[]string{"create function f() returns int begin atomic select case 1 when 1 then 2 end; select 2; end", "b"},
+		},
 		{"words that look like it", "select atomic; begin; atomic; end", []string{"select atomic", "begin", "atomic", "end"}},
 		{"operators", "a -> b; a #>> '{x}'; a / b; a - -1; a::int", []string{"a -> b", "a #>> '{x}'", "a / b", "a - -1", "a::int"}},
 		{"letters of all kinds", "ä; 名 = 1", []string{"ä", "名 = 1"}},

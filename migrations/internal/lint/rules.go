@@ -39,8 +39,10 @@ func ReadDirectives(text string) (Directives, []Problem) {
 		}
 	}
 	if d.Verify != "" && !d.NoTransaction {
-		problems = append(problems, Problem{Rule: "directive", Line: 1, Reason: "verify without no-transaction",
-			Hint: "a file that runs in a transaction needs no verify query: its ledger row says whether it was applied"})
+		problems = append(problems, Problem{
+			Rule: "directive", Line: 1, Reason: "verify without no-transaction",
+			Hint: "a file that runs in a transaction needs no verify query: its ledger row says whether it was applied",
+		})
 	}
 	return d, problems
 }
@@ -119,8 +121,10 @@ func Check(text string) []Problem {
 	case len(statements) == 0:
 		problems = append(problems, Problem{Rule: "empty", Line: 1, Reason: "no statement"})
 	case d.NoTransaction && len(statements) != 1:
-		problems = append(problems, Problem{Rule: "no-transaction", Line: Line(text, statements[1].Pos),
-			Reason: fmt.Sprintf("a no-transaction file holds exactly one statement, this one holds %d", len(statements))})
+		problems = append(problems, Problem{
+			Rule: "no-transaction", Line: Line(text, statements[1].Pos),
+			Reason: fmt.Sprintf("a no-transaction file holds exactly one statement, this one holds %d", len(statements)),
+		})
 	}
 	return problems
 }
@@ -160,8 +164,10 @@ var never = []phrase{
 	{"discard", words("discard"), "it would drop the migrator's lock", ""},
 }
 
-const noTransaction = "it cannot run inside a transaction"
-const noTransactionHint = `put it alone into a file that says "-- rowhouse:no-transaction"`
+const (
+	noTransaction     = "it cannot run inside a transaction"
+	noTransactionHint = `put it alone into a file that says "-- rowhouse:no-transaction"`
+)
 
 var alone = []phrase{
 	{"no-transaction", words("vacuum"), noTransaction, noTransactionHint},
@@ -201,8 +207,10 @@ func judge(s Statement, d Directives) (Problem, bool) {
 		return Problem{Rule: "copy", Reason: "copy from stdin has nothing to read", Hint: "write insert statements"}, true
 	}
 	if fixedTenant(s) {
-		return Problem{Rule: "tenant", Reason: "rowhouse.tenant_id is set to a constant: the file would mean one tenant in every database",
-			Hint: "loop over the tenants, or put no force … force around the step"}, true
+		return Problem{
+			Rule: "tenant", Reason: "rowhouse.tenant_id is set to a constant: the file would mean one tenant in every database",
+			Hint: "loop over the tenants, or put no force … force around the step",
+		}, true
 	}
 	return Problem{}, false
 }

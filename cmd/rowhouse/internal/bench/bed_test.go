@@ -20,21 +20,25 @@ func TestBenchmarks_say_what_they_promise(t *testing.T) {
 	}{
 		"cold": {
 			func(t *testing.T, b *bench.Bed) (bench.Report, error) { return bench.Cold(t.Context(), b, tiny) },
-			[]string{"cold_first_request"}, nil,
+			[]string{"cold_first_request"},
+			nil,
 		},
 		"noisy": {
 			func(t *testing.T, b *bench.Bed) (bench.Report, error) { return bench.Noisy(t.Context(), b, tiny) },
-			[]string{"quiet_p99_alone", "quiet_p99_with_noise", "errors_quiet"}, []string{"errors_quiet"},
+			[]string{"quiet_p99_alone", "quiet_p99_with_noise", "errors_quiet"},
+			[]string{"errors_quiet"},
 		},
 		"cutover": {
 			func(t *testing.T, b *bench.Bed) (bench.Report, error) { return bench.Cutover(t.Context(), b, tiny) },
-			[]string{"failed_reads", "failed_writes", "longest_read_gap", "longest_write_gap"}, []string{"failed_reads", "failed_writes"},
+			[]string{"failed_reads", "failed_writes", "longest_read_gap", "longest_write_gap"},
+			[]string{"failed_reads", "failed_writes"},
 		},
 		"churn": {
 			func(t *testing.T, b *bench.Bed) (bench.Report, error) {
 				return bench.Churn(t.Context(), b, bench.ChurnSize{Dedicated: 12, Shared: 1, PerShared: 20, Budgets: []int{8}, Each: 300 * time.Millisecond})
 			},
-			[]string{"errors", "max_open_connections", "budget", "p50", "p99", "req_per_s", "naive_lru_errors", "bytes_per_known_tenant"}, []string{"errors"},
+			[]string{"errors", "max_open_connections", "budget", "p50", "p99", "req_per_s", "naive_lru_errors", "bytes_per_known_tenant"},
+			[]string{"errors"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -129,26 +129,38 @@ func ratios(values, baselines []float64) []float64 {
 
 func fleetMethods(psql bool) []method {
 	methods := []method{
-		{name: "ours_8_workers", means: "a whole rollout: rings, claims, results in the catalog, templates, 8 workers, against a loop of one connection and one message each",
-			run: func(ctx context.Context, f *fleet) error { return f.rollout(ctx) }},
-		{name: "ours_driver_8", means: "the migrator alone, 8 workers: locks, ledgers and checks, without a catalog",
+		{
+			name: "ours_8_workers", means: "a whole rollout: rings, claims, results in the catalog, templates, 8 workers, against a loop of one connection and one message each",
+			run: func(ctx context.Context, f *fleet) error { return f.rollout(ctx) },
+		},
+		{
+			name: "ours_driver_8", means: "the migrator alone, 8 workers: locks, ledgers and checks, without a catalog",
 			run: func(ctx context.Context, f *fleet) error {
 				return f.each(8, func(db *catalog.Database) error { return f.up(ctx, db) })
-			}},
-		{name: "hand_written_loop_8", means: "the limit: connect, one message with the step and a row for the ledger, good-bye; no lock, no check",
+			},
+		},
+		{
+			name: "hand_written_loop_8", means: "the limit: connect, one message with the step and a row for the ledger, good-bye; no lock, no check",
 			run: func(ctx context.Context, f *fleet) error {
 				return f.each(8, func(db *catalog.Database) error { return f.byHand(ctx, db) })
-			}},
-		{name: "stock_serial", means: "golang-migrate as it comes, by URL, one database after the other", stock: true,
-			run: func(_ context.Context, f *fleet) error { return f.each(1, f.stock) }},
-		{name: "stock_8", means: "the same with 8 workers", stock: true,
-			run: func(_ context.Context, f *fleet) error { return f.each(8, f.stock) }},
+			},
+		},
+		{
+			name: "stock_serial", means: "golang-migrate as it comes, by URL, one database after the other", stock: true,
+			run: func(_ context.Context, f *fleet) error { return f.each(1, f.stock) },
+		},
+		{
+			name: "stock_8", means: "the same with 8 workers", stock: true,
+			run: func(_ context.Context, f *fleet) error { return f.each(8, f.stock) },
+		},
 	}
 	if psql {
-		methods = append(methods, method{name: "psql_serial", means: "psql -1 -f, one database after the other",
+		methods = append(methods, method{
+			name: "psql_serial", means: "psql -1 -f, one database after the other",
 			run: func(ctx context.Context, f *fleet) error {
 				return f.each(1, func(db *catalog.Database) error { return f.psql(ctx, db) })
-			}})
+			},
+		})
 	}
 	return methods
 }

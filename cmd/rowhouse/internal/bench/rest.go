@@ -53,28 +53,40 @@ func workerKey(worker int) string {
 func onlyTenant(tenant string, _ int) [][]byte { return [][]byte{[]byte(tenant)} }
 
 var restCases = []restCase{
-	{name: "get_by_key", method: http.MethodGet, target: "/projects?id=eq." + pgUUID(bedKey), status: http.StatusOK, sql: keyStatement,
-		args: func(tenant string, _ int) [][]byte { return [][]byte{[]byte(pgUUID(bedKey)), []byte(tenant)} }},
-	{name: "list_100", method: http.MethodGet, target: "/projects?order=name&limit=100", status: http.StatusOK, args: onlyTenant,
-		sql: `select count(*), coalesce(json_agg(t), '[]')::text from (select * from public.projects where tenant_id = $1 order by name limit 100) t`},
-	{name: "list_embed", method: http.MethodGet, target: "/projects?select=id,name,tasks(title)&order=name&limit=20", status: http.StatusOK, args: onlyTenant,
+	{
+		name: "get_by_key", method: http.MethodGet, target: "/projects?id=eq." + pgUUID(bedKey), status: http.StatusOK, sql: keyStatement,
+		args: func(tenant string, _ int) [][]byte { return [][]byte{[]byte(pgUUID(bedKey)), []byte(tenant)} },
+	},
+	{
+		name: "list_100", method: http.MethodGet, target: "/projects?order=name&limit=100", status: http.StatusOK, args: onlyTenant,
+		sql: `select count(*), coalesce(json_agg(t), '[]')::text from (select * from public.projects where tenant_id = $1 order by name limit 100) t`,
+	},
+	{
+		name: "list_embed", method: http.MethodGet, target: "/projects?select=id,name,tasks(title)&order=name&limit=20", status: http.StatusOK, args: onlyTenant,
 		sql: `select count(*), coalesce(json_agg(t), '[]')::text from (select p.id, p.name, (select coalesce(json_agg(x), '[]') from (select title from public.tasks k
-			where k.project_id = p.id and k.tenant_id = $1) x) as tasks from public.projects p where p.tenant_id = $1 order by p.name limit 20) t`},
-	{name: "insert", method: http.MethodPost, target: "/tasks", status: http.StatusCreated,
+			where k.project_id = p.id and k.tenant_id = $1) x) as tasks from public.projects p where p.tenant_id = $1 order by p.name limit 20) t`,
+	},
+	{
+		name: "insert", method: http.MethodPost, target: "/tasks", status: http.StatusCreated,
 		body: func(int) []byte { return []byte(`{"title":"made"}`) },
 		args: func(tenant string, _ int) [][]byte { return [][]byte{[]byte(tenant), []byte("made")} },
-		sql:  `with made as (insert into public.tasks (tenant_id, title) values ($1, $2) returning 1) select count(*), '' from made`},
-	{name: "upsert", method: http.MethodPost, target: "/projects", status: http.StatusCreated,
+		sql:  `with made as (insert into public.tasks (tenant_id, title) values ($1, $2) returning 1) select count(*), '' from made`,
+	},
+	{
+		name: "upsert", method: http.MethodPost, target: "/projects", status: http.StatusCreated,
 		body: func(worker int) []byte { return []byte(`{"id":"` + workerKey(worker) + `","name":"again"}`) },
 		args: func(tenant string, worker int) [][]byte {
 			return [][]byte{[]byte(tenant), []byte(workerKey(worker)), []byte("again")}
 		},
 		sql: `with made as (insert into public.projects (tenant_id, id, name) values ($1, $2, $3) on conflict (tenant_id, id) do update set name = excluded.name returning 1)
-			select count(*), '' from made`},
-	{name: "rpc", method: http.MethodPost, target: "/rpc/with_status", status: http.StatusOK,
+			select count(*), '' from made`,
+	},
+	{
+		name: "rpc", method: http.MethodPost, target: "/rpc/with_status", status: http.StatusOK,
 		body: func(int) []byte { return []byte(`{"wanted":"active"}`) },
 		args: func(string, int) [][]byte { return [][]byte{[]byte("active")} },
-		sql:  `select 1, to_json(public.with_status($1))::text`},
+		sql:  `select 1, to_json(public.with_status($1))::text`,
+	},
 }
 
 // restLength leaves room for all of them.
