@@ -216,7 +216,7 @@ func TestMigrate(t *testing.T) {
 	})
 
 	t.Run("a database is left behind, and taken up later", func(t *testing.T) {
-		dir, version := next("create table fails_here ();")
+		_, version := next("create table fails_here ();")
 		s := p.status(t)
 		dedicated := ""
 		for _, row := range p.databases(t) {
@@ -228,7 +228,7 @@ func TestMigrate(t *testing.T) {
 			t.Fatal(err, s)
 		}
 		steps[len(steps)-1] = "create table fails_here (id uuid primary key default gen_random_uuid()); select rowhouse.bind('fails_here');"
-		dir = migrationsOf(t, p, "m", steps...)
+		dir := migrationsOf(t, p, "m", steps...)
 		p.must(t, exitSomeFailed, "migrate", "up", dir)
 		p.must(t, exitUsage, "migrate", "skip", "initech")
 		p.must(t, 0, "migrate", "skip", "initech", "--reason", "its view is in the way")
