@@ -91,11 +91,13 @@ var restCases = []restCase{
 
 // restLength leaves room for all of them.
 func restLength(l Length) Length {
-	if l == Quick {
+	switch l {
+	case Quick:
 		l.Each = 110 * time.Millisecond
-		return l
+	case Full:
+		l.Rounds, l.Each = 5, time.Second
 	}
-	return Length{Rounds: 5, Each: time.Second}
+	return l
 }
 
 // Rest measures the data API over the router, each kind of request at two concurrencies, against a bare handler that sends an
