@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -242,7 +243,7 @@ func (a *app) reporter(op *catalog.Operation) (report func(*catalog.Operation, *
 	if !a.isTerminal(a.stderr) {
 		return func(op *catalog.Operation, e *catalog.OperationEvent) {
 			if e != nil {
-				fmt.Fprintf(a.stderr, "%s %s %s %s\n", op.Kind, e.State, e.Step, e.Message)
+				fmt.Fprintln(a.stderr, strings.Join(strings.Fields(strings.Join([]string{op.Kind, string(e.State), e.Step, e.Message}, " ")), " "))
 			}
 		}, func() {}
 	}
