@@ -78,7 +78,7 @@ func migratorUp(t *testing.T) {
 		for _, a := range result.Applied {
 			applied = append(applied, fmt.Sprint(a.Name, " ", a.Baseline))
 		}
-		want := []string{"rowhouse true", "binding true", "people true", "contract true", "guard true", "projects false", "tasks false"}
+		want := []string{"rowhouse true", "binding true", "people true", "contract true", "guard true", "idempotency true", "projects false", "tasks false"}
 		if diff := cmp.Diff(want, applied); diff != "" {
 			t.Error(diff)
 		}
@@ -130,7 +130,7 @@ func migratorUp(t *testing.T) {
 		if v, err := m.Version(t.Context(), d.target()); v != (migrations.Version{}) || err != nil {
 			t.Errorf("version %v, %v", v, err)
 		}
-		if plan, err := m.Plan(t.Context(), d.target()); len(plan) != 6 || err != nil {
+		if plan, err := m.Plan(t.Context(), d.target()); len(plan) != 7 || err != nil {
 			t.Errorf("plan %v, %v", plan, err)
 		}
 	})
@@ -142,7 +142,7 @@ func migratorUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mustExec(t, d.asOwner(), "delete from rowhouse.baseline_migrations where version = 5")
+		mustExec(t, d.asOwner(), "delete from rowhouse.baseline_migrations where version = 6")
 		if v, err := m.Version(t.Context(), d.target()); v == m.Latest() || v.Number != m.Latest().Number || err != nil {
 			t.Errorf("version %v, latest %v, %v", v, m.Latest(), err)
 		}
@@ -452,8 +452,8 @@ func TestMigrator_locks(t *testing.T) {
 			})
 		}
 		group.Wait()
-		if applied[0]+applied[1]+applied[2] != 8 {
-			t.Errorf("applied %v, want 8 files in all", applied)
+		if applied[0]+applied[1]+applied[2] != 9 {
+			t.Errorf("applied %v, want 9 files in all", applied)
 		}
 		d.wantLedger("1 applied", "2 applied", "3 applied")
 	})

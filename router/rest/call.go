@@ -29,8 +29,10 @@ func (x *exchange) call() (*answer, error) {
 	}
 	var a *answer
 	err = x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
-		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{Schema: x.schema, Name: x.relation, Query: x.query,
-			Body: body, Raw: raw, Page: page, Limits: x.limits(entry)})
+		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{
+			Schema: x.schema, Name: x.relation, Query: x.query,
+			Body: body, Raw: raw, Page: page, Limits: x.limits(entry),
+		})
 		if err != nil {
 			return err
 		}

@@ -289,8 +289,10 @@ func encode(v any) []byte {
 
 // unavailable is the default of Config.Error.
 func unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	e := &apiError{status: http.StatusServiceUnavailable, code: "database_unavailable", message: "the database cannot be reached",
-		header: http.Header{"Retry-After": {"1"}}}
+	e := &apiError{
+		status: http.StatusServiceUnavailable, code: "database_unavailable", message: "the database cannot be reached",
+		header: http.Header{"Retry-After": {"1"}},
+	}
 	if isWrite(r.Method) {
 		outcome := outcomeOf(err)
 		if outcome == exec.Unknown {

@@ -62,8 +62,10 @@ func TestHandler_database_decides(t *testing.T) {
 				if err := json.Unmarshal([]byte(bodyOf(t, res)), &env); err != nil {
 					t.Fatal(err)
 				}
-				want := map[string]any{"method": "GET", "path": "/env", "claims": `{"role":"authenticated"}`, "cookies": `{"a":"b"}`, "cookie": nil,
-					"search_path": `"public", "extensions", pg_temp`, "read_only": "on", "role": "authenticated"}
+				want := map[string]any{
+					"method": "GET", "path": "/env", "claims": `{"role":"authenticated"}`, "cookies": `{"a":"b"}`, "cookie": nil,
+					"search_path": `"public", "extensions", pg_temp`, "read_only": "on", "role": "authenticated",
+				}
 				for key, value := range want {
 					if env[key] != value {
 						t.Errorf("%s is %v, want %v", key, env[key], value)
@@ -402,8 +404,10 @@ func TestHandler_outcomes(t *testing.T) {
 		prefer                               string
 	}{
 		{name: "the backend ends in a write", do: "POST /parcels", body: `{"id":1,"word":"die"}`, before: nothing, status: 504, code: "outcome_unknown", outcome: "unknown", lends: 1},
-		{name: "the backend ends in a write whose commit is held back", do: "POST /parcels", body: `{"id":1,"word":"die"}`, prefer: "return=representation",
-			before: nothing, status: 503, code: "database_unavailable", outcome: "rolled_back", lends: 1},
+		{
+			name: "the backend ends in a write whose commit is held back", do: "POST /parcels", body: `{"id":1,"word":"die"}`, prefer: "return=representation",
+			before: nothing, status: 503, code: "database_unavailable", outcome: "rolled_back", lends: 1,
+		},
 		{name: "the backend ends in a read, which is tried once more", do: "GET /deadly", before: nothing, status: 503, code: "database_unavailable", lends: 2},
 		{name: "the connection was gone before a read", do: "GET /parcels", before: cut, status: 503, code: "database_unavailable", lends: 2},
 		{name: "the connection was gone before a write", do: "POST /parcels", body: `{"id":1}`, before: cut, status: 504, code: "outcome_unknown", outcome: "unknown", lends: 1},
@@ -496,8 +500,17 @@ func TestRegister(t *testing.T) {
 		do     string
 		status int
 	}{
-		{"GET /things?limit=1", 200}, {"HEAD /things", 200}, {"OPTIONS /things", 200}, {"GET /", 200}, {"GET ", 200}, {"PURGE /things", 405},
-		{"TRACE /things", 405}, {"GET /things/", 404}, {"GET /a%2Fb", 404}, {"PATCH /things?id=eq.0", 204}, {"DELETE /things?id=eq.0", 204},
+		{"GET /things?limit=1", 200},
+		{"HEAD /things", 200},
+		{"OPTIONS /things", 200},
+		{"GET /", 200},
+		{"GET ", 200},
+		{"PURGE /things", 405},
+		{"TRACE /things", 405},
+		{"GET /things/", 404},
+		{"GET /a%2Fb", 404},
+		{"PATCH /things?id=eq.0", 204},
+		{"DELETE /things?id=eq.0", 204},
 	} {
 		body := ""
 		if strings.HasPrefix(c.do, "PATCH") {
@@ -597,10 +610,14 @@ func TestHandler_plan(t *testing.T) {
 				name, request, accept, contentType, has string
 			}{
 				{"text", "GET /things?id=eq.1", "application/vnd.pgrst.plan", `application/vnd.pgrst.plan+text; for="application/json"; charset=utf-8`, "Aggregate"},
-				{"as the client writes it", "GET /things", `application/vnd.pgrst.plan+json; for="application/json"; options=buffers|analyze|nonsense;`,
-					`application/vnd.pgrst.plan+json; for="application/json"; options=analyze|buffers; charset=utf-8`, `"Actual Rows"`},
-				{"of an object", "GET /things?id=eq.1", `application/vnd.pgrst.plan+text; for="application/vnd.pgrst.object+json;nulls=stripped"`,
-					`application/vnd.pgrst.plan+text; for="application/vnd.pgrst.object+json;nulls=stripped"; charset=utf-8`, "Aggregate"},
+				{
+					"as the client writes it", "GET /things", `application/vnd.pgrst.plan+json; for="application/json"; options=buffers|analyze|nonsense;`,
+					`application/vnd.pgrst.plan+json; for="application/json"; options=analyze|buffers; charset=utf-8`, `"Actual Rows"`,
+				},
+				{
+					"of an object", "GET /things?id=eq.1", `application/vnd.pgrst.plan+text; for="application/vnd.pgrst.object+json;nulls=stripped"`,
+					`application/vnd.pgrst.plan+text; for="application/vnd.pgrst.object+json;nulls=stripped"; charset=utf-8`, "Aggregate",
+				},
 				{"of a write", "DELETE /nokey", "application/vnd.pgrst.plan+text", `application/vnd.pgrst.plan+text; for="application/json"; charset=utf-8`, "Delete on nokey"},
 				{"of a call", "GET /rpc/add?a=1", "application/vnd.pgrst.plan+text", `application/vnd.pgrst.plan+text; for="application/json"; charset=utf-8`, "CTE"},
 			} {
@@ -758,10 +775,14 @@ func TestHandler_limits_and_timing(t *testing.T) {
 			}{
 				{do: "GET /things?limit=1&select=id", status: http.StatusOK},
 				{do: "GET /things", status: http.StatusBadRequest},
-				{do: "POST /nokey?select=v,a:v,b:v,c:v,d:v,e:v,f:v,g:v", body: `{"v":1}`, headers: []string{"Prefer: return=representation"},
-					status: http.StatusBadRequest, outcome: "committed", left: 1},
-				{do: "POST /nokey?select=v,a:v,b:v,c:v,d:v,e:v,f:v,g:v", body: `{"v":2}`, headers: []string{"Prefer: return=representation", "Accept: application/vnd.pgrst.object"},
-					status: http.StatusBadRequest, outcome: "rolled_back"},
+				{
+					do: "POST /nokey?select=v,a:v,b:v,c:v,d:v,e:v,f:v,g:v", body: `{"v":1}`, headers: []string{"Prefer: return=representation"},
+					status: http.StatusBadRequest, outcome: "committed", left: 1,
+				},
+				{
+					do: "POST /nokey?select=v,a:v,b:v,c:v,d:v,e:v,f:v,g:v", body: `{"v":2}`, headers: []string{"Prefer: return=representation", "Accept: application/vnd.pgrst.object"},
+					status: http.StatusBadRequest, outcome: "rolled_back",
+				},
 			} {
 				execSQL(t, db, "delete from nokey")
 				res := do(t, h, c.do, append(c.headers, "Prefer: timing"), c.body)

@@ -289,8 +289,10 @@ func relationPath(r *schema.Relation, d schema.Described) object {
 func functionPath(f *schema.Function, comment string) object {
 	summary, text := split(comment)
 	operation := func(parameters []object) object {
-		o := object{"tags": []string{"(rpc) " + f.Name.Name}, "parameters": parameters, "responses": answers(200, "OK"),
-			"produces": []string{"application/json", "application/vnd.pgrst.object+json;nulls=stripped", "application/vnd.pgrst.object+json"}}
+		o := object{
+			"tags": []string{"(rpc) " + f.Name.Name}, "parameters": parameters, "responses": answers(200, "OK"),
+			"produces": []string{"application/json", "application/vnd.pgrst.object+json;nulls=stripped", "application/vnd.pgrst.object+json"},
+		}
 		put(o, "summary", summary)
 		put(o, "description", text)
 		return o

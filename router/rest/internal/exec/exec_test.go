@@ -32,7 +32,8 @@ func (o one) Lend(_ context.Context, opts pgx.TxOptions, fn func(*pgx.Conn, func
 // answering is a job whose statement answers one row with text in place of its body.
 func answering(text string) Job {
 	return Job{ReadOnly: true, Settings: Settings{SearchPath: "public"}, Statement: sqlgen.Statement{
-		SQL: "select null, 1, $1, null, null, null, null /* " + text + " */", Args: [][]byte{[]byte(text)}}}
+		SQL: "select null, 1, $1, null, null, null, null /* " + text + " */", Args: [][]byte{[]byte(text)},
+	}}
 }
 
 func prepared(t *testing.T, conn *pgx.Conn) int {
@@ -232,8 +233,10 @@ func TestSettings_are_all_set(t *testing.T) {
 	conn := pgtest.DB(t).Conn(t)
 	for _, r := range []*Runner{New(one{conn}, false), New(conn, false)} {
 		for _, name := range []string{"search_path", "request.jwt.claims", "request.method", "request.path", "request.headers", "request.cookies", "timezone"} {
-			job := Job{ReadOnly: true, Settings: Settings{SearchPath: "set", Method: "set", Path: "set", Claims: []byte("set"), Headers: []byte("set"), Timezone: "Asia/Tokyo"},
-				Statement: sqlgen.Statement{SQL: "select coalesce(current_setting($1, true), 'not there')", Args: [][]byte{[]byte(name)}}}
+			job := Job{
+				ReadOnly: true, Settings: Settings{SearchPath: "set", Method: "set", Path: "set", Claims: []byte("set"), Headers: []byte("set"), Timezone: "Asia/Tokyo"},
+				Statement: sqlgen.Statement{SQL: "select coalesce(current_setting($1, true), 'not there')", Args: [][]byte{[]byte(name)}},
+			}
 			row, err := r.Run(t.Context(), job)
 			want := map[string]string{"timezone": "Asia/Tokyo", "request.cookies": ""}
 			expected, other := want[name]

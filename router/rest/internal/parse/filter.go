@@ -22,9 +22,11 @@ type Cond struct {
 const operators = "operator (eq, gt, ...)"
 
 // quantified operators may carry (any) or (all).
-var quantified = words("eq gt gte lt lte like ilike match imatch")
-var plain = words("neq cs cd ov sl sr nxr nxl adj isdistinct")
-var search = words("fts plfts phfts wfts")
+var (
+	quantified = words("eq gt gte lt lte like ilike match imatch")
+	plain      = words("neq cs cd ov sl sr nxr nxl adj isdistinct")
+	search     = words("fts plfts phfts wfts")
+)
 
 func words(list string) map[string]bool {
 	m := map[string]bool{}

@@ -124,8 +124,10 @@ func choose(s *schema.Schema, req CallRequest, names []string) (*schema.Function
 		}
 		list = append(list, fmt.Sprintf("%s.%s(%s)", req.Schema, req.Name, strings.Join(args, ", ")))
 	}
-	return nil, &Error{Code: "PGRST203", Message: "Could not choose the best candidate function between: " + strings.Join(list, ", "),
-		Hint: "Try renaming the parameters or the function itself in the database so function overloading can be resolved"}
+	return nil, &Error{
+		Code: "PGRST203", Message: "Could not choose the best candidate function between: " + strings.Join(list, ", "),
+		Hint: "Try renaming the parameters or the function itself in the database so function overloading can be resolved",
+	}
 }
 
 // fills says whether the body as a whole is a value of that type.
@@ -167,8 +169,10 @@ func noFunction(s *schema.Schema, req CallRequest, names []string) error {
 	case req.Body != nil:
 		with += " or with a single unnamed json/jsonb parameter"
 	}
-	e := &Error{Code: "PGRST202", Message: "Could not find the function " + message + " in the schema cache",
-		Details: "Searched for the function " + qualified + " " + with + ", but no matches were found in the schema cache."}
+	e := &Error{
+		Code: "PGRST202", Message: "Could not find the function " + message + " in the schema cache",
+		Details: "Searched for the function " + qualified + " " + with + ", but no matches were found in the schema cache.",
+	}
 	if overloads := s.Functions(req.Schema, req.Name); len(overloads) > 0 {
 		if len(req.Limits.functions(req.Schema, []string{req.Name})) == 0 {
 			return e

@@ -81,8 +81,10 @@ func (p planner) embed(parent *Read, item parse.Item, above []string) ([]Column,
 	if err != nil {
 		return nil, err
 	}
-	e := &Embed{Index: len(parent.Embeds), Parent: parent.Alias, Target: item.Target, As: item.Alias, Spread: item.Spread,
-		Inner: item.Join == "inner", ToOne: rel.toOne(), On: rel.on}
+	e := &Embed{
+		Index: len(parent.Embeds), Parent: parent.Alias, Target: item.Target, As: item.Alias, Spread: item.Spread,
+		Inner: item.Join == "inner", ToOne: rel.toOne(), On: rel.on,
+	}
 	if rel.kind == manyToMany {
 		e.Through = &Through{Relation: rel.key.From, Parent: pairs(rel.key.Targets, rel.key.Columns), Child: pairs(rel.second.Columns, rel.second.Targets)}
 	}
@@ -249,9 +251,11 @@ func (p planner) unrelated(origin *schema.Relation, target, hint string, all []*
 	if hint != "" {
 		using = fmt.Sprintf(" using the hint '%s'", hint)
 	}
-	e := &Error{Code: "PGRST200",
+	e := &Error{
+		Code:    "PGRST200",
 		Message: fmt.Sprintf("Could not find a relationship between '%s' and '%s' in the schema cache", origin.Name.Name, target),
-		Details: fmt.Sprintf("Searched for a foreign key relationship between '%s' and '%s'%s in the schema '%s', but no matches were found.", origin.Name.Name, target, using, origin.Schema)}
+		Details: fmt.Sprintf("Searched for a foreign key relationship between '%s' and '%s'%s in the schema '%s', but no matches were found.", origin.Name.Name, target, using, origin.Schema),
+	}
 	wrong, names := target, []string{}
 	for _, rel := range all {
 		names = append(names, rel.to.Name.Name)
@@ -284,8 +288,10 @@ func ambiguous(origin *schema.Relation, target string, found []*relationship) er
 	e := &Error{Code: "PGRST201", Message: fmt.Sprintf("Could not embed because more than one relationship was found for '%s' and '%s'", origin.Name.Name, target)}
 	var hints []string
 	for _, rel := range found {
-		e.List = append(e.List, Ambiguous{Cardinality: cardinalities[rel.kind],
-			Embedding: origin.Name.Name + " with " + rel.to.Name.Name, Relationship: rel.describe()})
+		e.List = append(e.List, Ambiguous{
+			Cardinality: cardinalities[rel.kind],
+			Embedding:   origin.Name.Name + " with " + rel.to.Name.Name, Relationship: rel.describe(),
+		})
 		by := rel.key.Constraint
 		if rel.kind == manyToMany {
 			by = rel.key.From.Name.Name

@@ -302,8 +302,10 @@ func (r *Read) embed(name string) *Embed {
 }
 
 func notEmbedded(name string) *Error {
-	return &Error{Code: "PGRST108", Message: fmt.Sprintf("'%s' is not an embedded resource in this request", name),
-		Hint: fmt.Sprintf("Verify that '%s' is included in the 'select' query parameter.", name)}
+	return &Error{
+		Code: "PGRST108", Message: fmt.Sprintf("'%s' is not an embedded resource in this request", name),
+		Hint: fmt.Sprintf("Verify that '%s' is included in the 'select' query parameter.", name),
+	}
 }
 
 func (r *Read) operand(f parse.Field) Operand {
@@ -391,8 +393,10 @@ func (r *Read) order(terms []parse.Order) ([]Order, error) {
 		case e == nil:
 			return nil, notEmbedded(term.Relation)
 		case !e.ToOne:
-			return nil, &Error{Code: "PGRST118", Message: fmt.Sprintf("A related order on '%s' is not possible", term.Relation),
-				Details: fmt.Sprintf("'%s' and '%s' do not form a many-to-one or one-to-one relationship", r.Relation.Name.Name, term.Relation)}
+			return nil, &Error{
+				Code: "PGRST118", Message: fmt.Sprintf("A related order on '%s' is not possible", term.Relation),
+				Details: fmt.Sprintf("'%s' and '%s' do not form a many-to-one or one-to-one relationship", r.Relation.Name.Name, term.Relation),
+			}
 		}
 		o.Embed, o.At = e, len(e.Keys)
 		e.Keys = append(e.Keys, e.Read.operand(term.Field))

@@ -116,9 +116,13 @@ type Querier interface {
 // Load reads the exposed schemas of the database that q is connected to. Views are looked through as long as they
 // stand in these or the extra schemas. It sets search_path for the rest of q's transaction.
 func Load(ctx context.Context, q Querier, schemas, extra []string) (*Schema, error) {
-	l := &loader{ctx: ctx, q: q, extra: extra, digest: md5.New(), byOID: map[string]*Relation{}, rules: map[string][]origin{}, columnNames: map[origin]string{},
-		schema: &Schema{names: slices.Clone(schemas), relations: map[Name]*Relation{}, inSchema: map[string][]string{},
-			functions: map[Name][]*Function{}, functionNames: map[string][]string{}}}
+	l := &loader{
+		ctx: ctx, q: q, extra: extra, digest: md5.New(), byOID: map[string]*Relation{}, rules: map[string][]origin{}, columnNames: map[origin]string{},
+		schema: &Schema{
+			names: slices.Clone(schemas), relations: map[Name]*Relation{}, inSchema: map[string][]string{},
+			functions: map[Name][]*Function{}, functionNames: map[string][]string{},
+		},
+	}
 	steps := []func() error{l.prepare, l.relations, l.viewRules, l.casts, l.columns, l.constraints, l.scoped, l.keys, l.functions, l.mediaHandlers}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -204,8 +208,10 @@ func (l *loader) relations() error {
 	var events int32
 	return each(l.ctx, l.q, selectRelations, []any{l.schema.names}, []any{&oid, &n.Schema, &n.Name, &view, &events}, func() {
 		const update, insert, del = 1 << 2, 1 << 3, 1 << 4 // as pg_relation_is_updatable counts its events
-		r := &Relation{Name: n, View: view,
-			Insertable: events&insert != 0, Updatable: events&update != 0, Deletable: events&del != 0}
+		r := &Relation{
+			Name: n, View: view,
+			Insertable: events&insert != 0, Updatable: events&update != 0, Deletable: events&del != 0,
+		}
 		l.byOID[oid], l.schema.relations[n] = r, r
 		if view {
 			l.views = append(l.views, oid)

@@ -96,8 +96,11 @@ func relation(scoped bool) *schema.Relation {
 	r := &schema.Relation{
 		Name: schema.Name{Schema: "public", Name: `t"t`}, Scoped: scoped, Key: []string{"tenant_id", "id"},
 		Columns: []schema.Column{
-			{Name: "tenant_id", Type: "uuid", Base: "uuid", Default: "catalog_default()"}, {Name: "id", Type: "integer", Base: "int4", Default: "catalog_default"},
-			{Name: `o'd"d\`, Type: "text", Base: "text", Default: "'it''s'"}, {Name: "doc", Type: "jsonb", Base: "jsonb"}, {Name: "words", Type: "tsvector", Base: "tsvector"},
+			{Name: "tenant_id", Type: "uuid", Base: "uuid", Default: "catalog_default()"},
+			{Name: "id", Type: "integer", Base: "int4", Default: "catalog_default"},
+			{Name: `o'd"d\`, Type: "text", Base: "text", Default: "'it''s'"},
+			{Name: "doc", Type: "jsonb", Base: "jsonb"},
+			{Name: "words", Type: "tsvector", Base: "tsvector"},
 			{Name: "color", Type: "integer", Base: "int4", Casts: schema.Casts{ToJSON: "catalog_write", FromJSON: "catalog_read", FromText: "catalog_text"}},
 		},
 	}
@@ -134,8 +137,10 @@ func statements(raw string, body []byte) []sqlgen.Statement {
 			}
 			b, err := parse.ReadBody(body, q.Columns != nil)
 			for _, verb := range []plan.Verb{plan.Insert, plan.Update, plan.Delete} {
-				req := plan.WriteRequest{Verb: verb, Query: q, Body: b, Representation: form.Body, Location: !form.Body, Defaults: form.Count,
-					Resolution: []string{"merge-duplicates", "ignore-duplicates", ""}[len(list)%3]}
+				req := plan.WriteRequest{
+					Verb: verb, Query: q, Body: b, Representation: form.Body, Location: !form.Body, Defaults: form.Count,
+					Resolution: []string{"merge-duplicates", "ignore-duplicates", ""}[len(list)%3],
+				}
 				if err != nil && verb != plan.Delete {
 					continue
 				}
@@ -196,8 +201,10 @@ func TestStatements_hold_no_input(t *testing.T) {
 		return name() + []string{"", "->" + quote(text()), "->>" + text(), "->0->>" + quote(text())}[random.IntN(4)]
 	}
 	operation := func() string {
-		return []string{"eq." + text(), "not.in.(" + quote(text()) + "," + text() + ")", "like(any)." + text(), "is.null", "fts(" + text() + ")." + text(),
-			"ov." + text(), "isdistinct." + text(), "ilike." + text()}[random.IntN(8)]
+		return []string{
+			"eq." + text(), "not.in.(" + quote(text()) + "," + text() + ")", "like(any)." + text(), "is.null", "fts(" + text() + ")." + text(),
+			"ov." + text(), "isdistinct." + text(), "ilike." + text(),
+		}[random.IntN(8)]
 	}
 	made, embedded, joined := 0, 0, 0
 	for range 800 {
