@@ -18,7 +18,7 @@ RACE := ./catalog/... ./deploy/localpg/pgtest ./router/... ./tenants/...
 # What can behave differently on another version of PostgreSQL, without what takes long.
 FAST := ./catalog/... ./deploy/localpg/... ./migrations/... ./router/... ./tenants/...
 
-.PHONY: help dev build test test-fast race bench fuzz lint fmt verify setup clean
+.PHONY: help dev build test test-fast kill race bench fuzz lint fmt verify setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test: ## Run all tests
 
 test-fast: setup ## Run the tests that another version of PostgreSQL could change
 	go test -short -count=1 -timeout 10m -parallel 4 $(ARGS) $(FAST)
+
+kill: setup ## Run the tests that break processes at failpoints
+	go test -tags failpoint -timeout 15m -parallel 4 $(ARGS) ./internal/fp ./router ./tenants/jobs
 
 race: setup ## Run the tests of concurrent packages under the race detector
 	go test -race -short -timeout 15m -parallel 4 $(ARGS) $(RACE)

@@ -90,10 +90,10 @@ create function loud(text) returns text language sql immutable as $$ select uppe
 create function size(bytea) returns int language sql immutable as $$ select length($1) $$;
 create function tag(xml) returns text language sql immutable as $$ select $1::text $$;
 create domain color as int;
-create function "json"(color) returns json language sql immutable as $$ select to_json('#' || lpad(to_hex($1), 6, '0')) $$;
+create function as_json(color) returns json language sql immutable as $$ select to_json('#' || lpad(to_hex($1), 6, '0')) $$;
 create function color(json) returns color language sql immutable as $$ select ('x' || lpad(ltrim($1 #>> '{}', '#'), 8, '0'))::bit(32)::int $$;
 create function color(text) returns color language sql immutable as $$ select ('x' || lpad(ltrim($1, '#'), 8, '0'))::bit(32)::int $$;
-create cast (color as json) with function "json"(color) as implicit;
+create cast (color as json) with function as_json(color) as implicit;
 create cast (json as color) with function color(json) as implicit;
 create cast (text as color) with function color(text) as implicit;
 create table paints (id int primary key, name text, color color);
