@@ -63,4 +63,9 @@ func (l *Lock) Write(text string) error {
 }
 
 // Release gives the lock back.
-func (l *Lock) Release() error { return l.f.Close() }
+func (l *Lock) Release() error {
+	// Closing alone is not enough: a child that is being forked at this moment has the file too, until it executes its
+	// program, and the lock would be held as long.
+	unlock(l.f)
+	return l.f.Close()
+}

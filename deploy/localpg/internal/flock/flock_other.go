@@ -11,3 +11,5 @@ import (
 func lock(f *os.File, _ Mode) error {
 	return fmt.Errorf("lock %s: %w", f.Name(), errors.ErrUnsupported)
 }
+
+func unlock(*os.File) {}

@@ -26,3 +26,5 @@ func lock(f *os.File, mode Mode) error {
 		}
 	}
 }
+
+func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
