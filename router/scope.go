@@ -118,7 +118,7 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	if err != nil {
 		return nil, unlessKnown(err)
 	}
-	if err := served(t); err != nil {
+	if err := tenants.Served(t); err != nil {
 		return nil, err
 	}
 	s := &scope{tenant: t.ID}
@@ -149,19 +149,6 @@ func (rt *Router) tenant(ctx context.Context, old *catalog.Tenant) (*catalog.Ten
 		return t, nil
 	}
 	return rt.dir.Tenant(ctx, old.ID.String())
-}
-
-// served says whether a tenant is served now.
-func served(t *catalog.Tenant) error {
-	switch t.State {
-	case catalog.StateActive, catalog.StateReadOnly:
-		return nil
-	case catalog.StateSuspended:
-		return tenants.ErrSuspended
-	case catalog.StateMaintenance:
-		return tenants.ErrMaintenance
-	}
-	return fmt.Errorf("tenant: %w", tenants.ErrNotFound)
 }
 
 // role finds the statement that sets the session's role. A role that is not on the list never reaches SQL.

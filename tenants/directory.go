@@ -269,7 +269,7 @@ func (d *Directory) Hosts(host string) bool {
 		return false
 	}
 	t := d.owner(folded)
-	return t != nil && admitted(t) == nil
+	return t != nil && Served(t) == nil
 }
 
 // owner is the tenant that has host as its own domain, or nil.

@@ -201,7 +201,7 @@ func decide(ctx context.Context, tenants Lookup, claims *Claims, found []referen
 		}
 		s.subject, s.role, s.impersonator, s.claims = claims.Subject, claims.Role, claims.Impersonator, claims.Raw
 	}
-	return s, admitted(t)
+	return s, Served(t)
 }
 
 // lookupError keeps what the lookup knows, without repeating what was asked for.

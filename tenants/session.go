@@ -94,7 +94,7 @@ func With(ctx context.Context, t *catalog.Tenant, fn func(ctx context.Context) e
 	if t == nil {
 		return ErrNoTenant
 	}
-	if err := admitted(t); err != nil {
+	if err := Served(t); err != nil {
 		return err
 	}
 	outer, _ := FromContext(ctx)
@@ -122,8 +122,9 @@ func AsHost(ctx context.Context, reason string, fn func(ctx context.Context) err
 	return fn(NewContext(ctx, Session{subject: s.subject, host: true, reason: reason}))
 }
 
-// admitted says whether a tenant in its state is served at all.
-func admitted(t *catalog.Tenant) error {
+// Served says why a tenant is not served in its state: ErrSuspended, ErrMaintenance, or ErrNotFound for one that never was
+// or no longer is. Nil: it is served.
+func Served(t *catalog.Tenant) error {
 	switch t.State {
 	case catalog.StateActive, catalog.StateReadOnly:
 		return nil

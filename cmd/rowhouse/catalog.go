@@ -129,15 +129,11 @@ func (a *app) catalogCheck() *cobra.Command {
 	}
 }
 
-// answers says whether a server lets its provisioner in.
+// answers says whether a server lets its provisioner in, and what keeps that from being one.
 func answers(ctx context.Context, cat *catalog.Catalog, s *catalog.Server) error {
-	cfg, err := cat.ServerConnConfig(ctx, s.ID, catalog.DatabaseID{}, "postgres", catalog.LoginProvisioner)
+	provisioner, err := cat.Credential(ctx, s.ID, catalog.DatabaseID{}, catalog.LoginProvisioner)
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return errors.New(err.Error()) // pgx's own holds the password
-	}
-	return conn.Close(ctx)
+	return s.Probe(ctx, "postgres", provisioner)
 }
