@@ -53,6 +53,10 @@ func Open(ctx context.Context, url string, cfg Config) (*Catalog, error) {
 	}
 	pc.ConnConfig.RuntimeParams["application_name"] = "rowhouse/catalog"
 	pc.ConnConfig.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
+	// Every change takes the revision's lock. A process that stands still in the middle of one must not stop all others.
+	if pc.ConnConfig.RuntimeParams[idleInTransaction] == "" {
+		pc.ConnConfig.RuntimeParams[idleInTransaction] = "5s"
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", ErrInvalid)
@@ -64,6 +68,8 @@ func Open(ctx context.Context, url string, cfg Config) (*Catalog, error) {
 	}
 	return c, nil
 }
+
+const idleInTransaction = "idle_in_transaction_session_timeout"
 
 const keyCheck = "rowhouse key check"
 

@@ -144,6 +144,35 @@ func TestCatalog_Update(t *testing.T) {
 	})
 }
 
+// A process that stands still in the middle of a change (suspended, swapped out, on a frozen machine) loses it: others go on.
+func TestCatalog_Update_standsStill(t *testing.T) {
+	t.Parallel()
+	cat, dsn := catalogtest.New(t)
+	ctx := t.Context()
+	var limit string
+	if err := cat.Pool().QueryRow(ctx, `show idle_in_transaction_session_timeout`).Scan(&limit); err != nil || limit != "5s" {
+		t.Errorf("a change may stand still for %q (%v), want 5s", limit, err)
+	}
+	still, err := catalog.Open(ctx, dsn+"&idle_in_transaction_session_timeout=100ms", catalog.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(still.Close)
+	err = still.Update(ctx, catalog.Event{Action: "tenant.create"}, func(tx *catalog.Tx) error {
+		if err := tx.CreateTenant(ctx, catalog.NewTenant{ID: catalog.NewID[catalog.Tenant](), Name: "acme"}); err != nil {
+			return err
+		}
+		addTenant(t, cat, "acme") // waits for what comes of this one
+		return nil
+	})
+	if err == nil {
+		t.Error("a change that stood still was committed")
+	}
+	if _, err := cat.Tenant(ctx, "acme"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCatalog_Tenant(t *testing.T) {
 	t.Parallel()
 	cat, _ := catalogtest.New(t)

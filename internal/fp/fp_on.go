@@ -91,7 +91,7 @@ func Hit(point string) error {
 		d, _ := time.ParseDuration(arg)
 		time.Sleep(d)
 	case "pause":
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		stop()
 	}
 	return nil
 }

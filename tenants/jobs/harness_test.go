@@ -112,7 +112,9 @@ func (h *house) activate(t testing.TB, app fstest.MapFS) {
 	t.Helper()
 	files, err := migrations.ReadSet(app)
 	must(t, err)
-	_, err = h.runner.MigrateFleet(t.Context(), files, jobs.FleetConfig{}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	_, err = h.runner.MigrateFleet(ctx, files, jobs.FleetConfig{}, nil)
 	must(t, err)
 }
 
