@@ -304,7 +304,9 @@ func TestRunner_Work_setChanges(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- child.Wait() }()
 			for waiting := true; waiting; {
-				must(t, child.Process.Signal(syscall.SIGCONT))
+				if err := child.Process.Signal(syscall.SIGCONT); !errors.Is(err, os.ErrProcessDone) {
+					must(t, err)
+				}
 				select {
 				case err := <-ended:
 					must(t, err)
