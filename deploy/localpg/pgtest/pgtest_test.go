@@ -99,10 +99,10 @@ func TestDB(t *testing.T) {
 
 func TestRole(t *testing.T) {
 	t.Parallel()
-	server := connect(t, pgtest.ServerDSN(t))
 
 	t.Run("is dropped with what it owns in several databases, and what it was granted", func(t *testing.T) {
 		t.Parallel()
+		server := connect(t, pgtest.ServerDSN(t))
 		var role string
 		t.Run("inner", func(t *testing.T) {
 			a, b := pgtest.DB(t), pgtest.DB(t)
@@ -122,6 +122,7 @@ func TestRole(t *testing.T) {
 
 	t.Run("outlives its database", func(t *testing.T) {
 		t.Parallel()
+		server := connect(t, pgtest.ServerDSN(t))
 		var role string
 		t.Run("inner", func(t *testing.T) {
 			role, _ = pgtest.Role(t, "NOLOGIN")
