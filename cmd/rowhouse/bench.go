@@ -22,14 +22,15 @@ import (
 
 // benchmarks by name. Each gets a dev of its own to measure.
 var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Report, error){
-	"churn":   onBed(churn),
-	"cold":    onBed(bench.Cold),
-	"cutover": onBed(bench.Cutover),
-	"fleet":   (*app).benchFleet,
-	"noisy":   onBed(bench.Noisy),
-	"rest":    onBed(bench.Rest),
-	"route":   (*app).benchRoute,
-	"start":   (*app).benchStart,
+	"churn":     onBed(churn),
+	"cold":      onBed(bench.Cold),
+	"cutover":   onBed(bench.Cutover),
+	"fleet":     (*app).benchFleet,
+	"noisy":     onBed(bench.Noisy),
+	"provision": (*app).benchProvision,
+	"rest":      onBed(bench.Rest),
+	"route":     (*app).benchRoute,
+	"start":     (*app).benchStart,
 }
 
 // benchNames are their names, in order.
