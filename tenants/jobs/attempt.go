@@ -14,7 +14,6 @@ import (
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/internal/fp"
 	"github.com/rowhouse/rowhouse/migrations"
-	"github.com/rowhouse/rowhouse/tenants"
 )
 
 var (
@@ -172,37 +171,37 @@ func (r *Runner) fail(ctx context.Context, op *catalog.Operation, why string) er
 		if err := tx.FinishOperation(ctx, op, catalog.OperationFailed, why); err != nil {
 			return err
 		}
-		if op.Kind != tenants.KindProvision {
-			return nil
+		if failed := kinds[op.Kind].failed; failed != nil {
+			return failed(ctx, tx, op)
 		}
-		return tx.SetTenantState(ctx, op.Tenant, catalog.StateFailed, "provisioning failed")
+		return nil
 	})
 }
 
 // carryOut does the steps of an operation that are not recorded yet.
 func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
-	switch op.Kind {
-	case tenants.KindProvision:
-	case KindRollout:
+	kind, ok := kinds[op.Kind]
+	switch {
+	case op.Kind == KindRollout:
 		return permanently("a rollout is taken up by rowhouse migrate retry, or begun anew by rowhouse migrate up")
-	default:
+	case !ok:
 		return unknown("kind " + op.Kind)
 	}
-	p, err := r.newProvision(ctx, op)
+	w, err := kind.begin(ctx, r, op)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer w.close()
 	for _, step := range remaining(op) {
 		select {
 		case <-r.leaving:
 			return errLeaving
 		default:
 		}
-		if p.passes(step) {
+		if w.passes(step) {
 			continue
 		}
-		if err := r.step(ctx, op, step, p.steps()[step]); err != nil {
+		if err := r.step(ctx, op, kind.points+"."+step, step, w.steps()[step]); err != nil {
 			return err
 		}
 	}
@@ -215,17 +214,17 @@ func unknown(what string) error {
 }
 
 // step does one step and records it. The last one is recorded by its own effect.
-func (r *Runner) step(ctx context.Context, op *catalog.Operation, name string, do func(context.Context) error) error {
+func (r *Runner) step(ctx context.Context, op *catalog.Operation, point, name string, do func(context.Context) error) error {
 	if do == nil {
 		return unknown("step " + name)
 	}
-	if err := fp.Hit("provision." + name + ".before"); err != nil {
+	if err := fp.Hit(point + ".before"); err != nil {
 		return err
 	}
 	if err := do(ctx); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := fp.Hit("provision." + name + ".after"); err != nil {
+	if err := fp.Hit(point + ".after"); err != nil {
 		return err
 	}
 	if name == op.Steps[len(op.Steps)-1] {
@@ -284,4 +283,20 @@ func explain(err error) string {
 		text = strings.ToValidUTF8(text[:500], "") + "…"
 	}
 	return text
+}
+
+// updateUnder writes to the catalog as long as the operation's claim holds; a lost one is errLost.
+func (r *Runner) updateUnder(ctx context.Context, op *catalog.Operation, action string, target catalog.Ref, detail map[string]any, fn func(*catalog.Tx) error) error {
+	event := catalog.Event{Action: action, Target: target, Operation: op.ID, Detail: detail}
+	return r.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			select from rowhouse.operations where id = $1 and op_epoch = $2 and state = 'running' for update`, op.ID, op.Epoch)
+		if err != nil {
+			return fmt.Errorf("operation %s: %w", op.ID, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errLost
+		}
+		return fn(tx)
+	})
 }

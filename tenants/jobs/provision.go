@@ -28,7 +28,7 @@ type provision struct {
 	fingerprint string
 }
 
-func (r *Runner) newProvision(ctx context.Context, op *catalog.Operation) (*provision, error) {
+func beginProvision(ctx context.Context, r *Runner, op *catalog.Operation) (work, error) {
 	p := &provision{Runner: r, op: op}
 	if err := json.Unmarshal(op.Args, &p.args); err != nil {
 		return nil, permanently("operation %s: arguments cannot be read", op.ID)
@@ -41,6 +41,11 @@ func (r *Runner) newProvision(ctx context.Context, op *catalog.Operation) (*prov
 		p.db, err = r.catalog.Database(ctx, p.tenant.Database)
 	}
 	return p, err
+}
+
+// provisionFailed lets the tenant be seen as one that was not made.
+func provisionFailed(ctx context.Context, tx *catalog.Tx, op *catalog.Operation) error {
+	return tx.SetTenantState(ctx, op.Tenant, catalog.StateFailed, "provisioning failed")
 }
 
 func (p *provision) close() {
@@ -81,18 +86,7 @@ var (
 
 // update writes to the catalog as long as the claim holds.
 func (p *provision) update(ctx context.Context, action string, target catalog.Ref, detail map[string]any, fn func(*catalog.Tx) error) error {
-	event := catalog.Event{Action: action, Target: target, Operation: p.op.ID, Detail: detail}
-	return p.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			select from rowhouse.operations where id = $1 and op_epoch = $2 and state = 'running' for update`, p.op.ID, p.op.Epoch)
-		if err != nil {
-			return fmt.Errorf("operation %s: %w", p.op.ID, err)
-		}
-		if tag.RowsAffected() == 0 {
-			return errLost
-		}
-		return fn(tx)
-	})
+	return p.updateUnder(ctx, p.op, action, target, detail, fn)
 }
 
 // roles makes the database's owner and its login, each with its mark, in one transaction.

@@ -1,0 +1,40 @@
+package jobs
+
+import (
+	"context"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/tenants"
+)
+
+// kind is a sort of operation that this program can carry out.
+type kind struct {
+	// points is what the names of its failpoints begin with: each step has one before it and one after it.
+	points string
+
+	// begin makes an attempt at an operation. The claim is held.
+	begin func(context.Context, *Runner, *catalog.Operation) (work, error)
+
+	// failed says in the catalog what becomes of the operation's tenant or database when it has failed, in the same
+	// transaction. Nil: nothing.
+	failed func(context.Context, *catalog.Tx, *catalog.Operation) error
+}
+
+// kinds are all of them, by the name in the operation's row. A rollout is driven by its targets and is not among them.
+var kinds = map[string]kind{
+	tenants.KindProvision: {points: "provision", begin: beginProvision, failed: provisionFailed},
+}
+
+// work is one attempt at an operation: it knows how each of the steps that the operation's row names is done.
+type work interface {
+	// steps are the functions of the steps by name. Each looks first whether its effect is there, and does what is missing: a step may run again after it was
+	// done. It is recorded when its function has returned. The last one records itself, with the operation's end
+	// (catalog.Tx.FinishOperation), in the transaction of its own effect.
+	steps() map[string]func(context.Context) error
+
+	// passes says that a step has nothing to do this time. It is asked when the steps before it are done.
+	passes(step string) bool
+
+	// close gives back what the attempt holds. It is called once, however the attempt ended.
+	close()
+}
