@@ -157,36 +157,41 @@ func bodyColumns(r *schema.Relation, req WriteRequest) ([]*schema.Column, error)
 	return columns, nil
 }
 
-// returnFor notes what the representation needs. Computed fields are asked for by name like columns: RETURNING is
-// the last place where they resolve.
+// returnFor notes what the representation needs.
 func (w *Write) returnFor(read *Read) {
-	add := func(o Operand) {
-		if !slices.Contains(w.Returned, o.Name) {
-			w.Returned = append(w.Returned, o.Name)
-		}
-	}
-	for _, c := range read.Columns {
-		switch {
-		case c.Star:
-			w.All = true
-		case c.Embed == nil && c.Name != "":
-			add(c.Operand)
-		}
-	}
-	for _, e := range read.Embeds {
-		if e.Read.Rows != nil {
-			w.All = true
-		}
-		for _, pair := range e.parentPairs() {
-			add(Operand{Name: pair.Parent})
-		}
-	}
-	for _, o := range read.Order {
-		if o.Embed == nil {
-			add(o.Operand)
-		}
-	}
+	w.Returned, w.All = read.Needs()
 	if w.All { // the named ones that "*" does not bring
 		w.Returned = slices.DeleteFunc(w.Returned, func(name string) bool { return w.Relation.Column(name) != nil })
 	}
+}
+
+// Needs are the columns that a level shows, is ordered by, or joins its embeds by; all says that every one is needed.
+// Computed fields are asked for by name like columns: where the relation itself is read is the last place where they
+// resolve.
+func (r *Read) Needs() (names []string, all bool) {
+	add := func(name string) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, c := range r.Columns {
+		switch {
+		case c.Star:
+			all = true
+		case c.Embed == nil && c.Name != "":
+			add(c.Name)
+		}
+	}
+	for _, e := range r.Embeds {
+		all = all || e.Read.Rows != nil
+		for _, pair := range e.parentPairs() {
+			add(pair.Parent)
+		}
+	}
+	for _, o := range r.Order {
+		if o.Embed == nil {
+			add(o.Name)
+		}
+	}
+	return names, all
 }

@@ -1,6 +1,7 @@
 package sqlgen
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
@@ -17,14 +18,73 @@ func (w *writer) key(at int) {
 	w.sql.WriteString(strconv.Itoa(at))
 }
 
-// laterals joins each embed's rows to its parent: as one JSON value j or, spread, as columns. In n and j stands
-// whether there are any.
-func (w *writer) laterals(r *plan.Read) {
+// pageFirst takes a level's page out of its relation before anything is joined to it, so that related rows are looked
+// for only where they are shown. Conditions on embeds become searches of their own. It writes nothing, and says so,
+// where the page depends on what is joined.
+func (w *writer) pageFirst(r *plan.Read, of *plan.Embed) bool {
+	names, all := r.Needs()
+	if !pageable(r, names, all) {
+		return false
+	}
+	w.lit(" FROM (SELECT")
+	if all {
+		w.lit(" ")
+		w.ident(r.Alias)
+		w.lit(".*")
+	} else {
+		next := w.conjunctionOf(" ", ", ")
+		for _, name := range names {
+			next()
+			w.qualified(r.Alias, name)
+		}
+	}
+	w.lit(" FROM ")
+	w.from(r)
+	w.through(of)
+	within := w.unjoined
+	w.unjoined = true
+	w.exists(r, w.where(r, of))
+	w.unjoined = within
+	w.order(r.Order)
+	w.page(r)
+	w.lit(") AS ")
+	w.ident(r.Alias)
+	w.paged = append(w.paged, r)
+	return true
+}
+
+// pageable says whether a level's page can be told without its embeds' rows.
+func pageable(r *plan.Read, names []string, all bool) bool {
+	if len(r.Embeds) == 0 || r.Limit == nil || r.Grouped {
+		return false
+	}
 	for _, e := range r.Embeds {
-		if e.Silent && !e.Inner && !e.Tested && len(e.Keys) == 0 {
+		switch related := e.Read; {
+		case len(e.Keys) > 0: // the order depends on it
+			return false
+		case (e.Inner || e.Tested) && (related.Grouped || related.Offset != 0 || related.Limit != nil && *related.Limit <= 0):
+			return false // that there are rows does not say that some are left
+		case e.ToOne && (related.Rows != nil || related.Relation.View): // nobody promises that it is one
+			return false
+		}
+	}
+	for _, name := range names {
+		if all && r.Relation.Column(name) == nil { // "*" would show it once more
+			return false
+		}
+	}
+	return true
+}
+
+// laterals joins each embed's rows to its parent: as one JSON value j or, spread, as columns. In n and j stands
+// whether there are any. Of a page that is already taken no row may go.
+func (w *writer) laterals(r *plan.Read, taken bool) {
+	for _, e := range r.Embeds {
+		inner := e.Inner && !taken
+		if e.Silent && !inner && (!e.Tested || taken) && len(e.Keys) == 0 {
 			continue
 		}
-		if e.Inner {
+		if inner {
 			w.lit(" INNER JOIN LATERAL (SELECT")
 		} else {
 			w.lit(" LEFT JOIN LATERAL (SELECT")
@@ -67,7 +127,7 @@ func (w *writer) laterals(r *plan.Read) {
 		w.lit(") ")
 		w.embedAlias(e)
 		w.lit(" ON ")
-		if e.Inner && !e.ToOne {
+		if inner && !e.ToOne {
 			w.present(e)
 			w.lit(" IS NOT NULL")
 		} else {
@@ -129,7 +189,7 @@ func (w *writer) tested(c plan.Cond) {
 func (w *writer) invokeRows(rows *plan.Rows) {
 	w.qualified(rows.Function.Schema, rows.Function.Name)
 	w.lit("(")
-	if of := rows.Of; of.Source || w.sourced == of { // a row of the relation's columns, but not of its type
+	if of := rows.Of; of.Source || w.sourced == of || slices.Contains(w.paged, of) { // a row of the relation's columns, but not of its type
 		w.lit("ROW(")
 		for i, c := range of.Relation.Columns {
 			if i > 0 {

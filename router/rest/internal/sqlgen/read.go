@@ -161,13 +161,22 @@ func (w *writer) read(r *plan.Read, of *plan.Embed) {
 
 // rest writes all of a level behind its columns.
 func (w *writer) rest(r *plan.Read, of *plan.Embed) {
+	if w.pageFirst(r, of) {
+		w.laterals(r, true)
+		w.order(r.Order)
+		return
+	}
 	w.lit(" FROM ")
 	w.from(r)
 	w.through(of)
-	w.laterals(r)
+	w.laterals(r, false)
 	w.where(r, of)
 	w.groups(r)
 	w.order(r.Order)
+	w.page(r)
+}
+
+func (w *writer) page(r *plan.Read) {
 	if r.Limit != nil {
 		w.lit(" LIMIT ")
 		w.number(*r.Limit)

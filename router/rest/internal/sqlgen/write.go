@@ -64,7 +64,7 @@ func (w *writer) changed(p *plan.Write) {
 	w.columns(p.Read)
 	w.lit(" FROM _source AS ")
 	w.ident(p.Read.Alias)
-	w.laterals(p.Read)
+	w.laterals(p.Read, false)
 	w.groups(p.Read)
 	w.order(p.Read.Order)
 }

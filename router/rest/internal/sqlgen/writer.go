@@ -27,8 +27,9 @@ type writer struct {
 	args   [][]byte
 	tenant string // of the builder's predicate; "" writes none
 
-	unjoined bool       // embeds are not joined here
-	sourced  *plan.Read // its rows are what a write returned
+	unjoined bool         // embeds are not joined here
+	sourced  *plan.Read   // its rows are what a write returned
+	paged    []*plan.Read // their rows were taken out of their relations
 }
 
 // newWriter has room for a statement of the ordinary kind.
