@@ -266,7 +266,7 @@ func (m *Migrator) Up(ctx context.Context, t Target) (Result, error) {
 			break
 		}
 		// Whether the last file was applied is unknown to us, and known to the ledger.
-		m.cfg.Logger.WarnContext(ctx, "connection lost while migrating, looking again", "target", t.Name, "err", err)
+		m.cfg.Logger.WarnContext(ctx, "connection lost while migrating, looking again", "target", t.Name, "error", err)
 	}
 	r.result.Duration, r.result.Err = time.Since(began), err
 	return r.result, err

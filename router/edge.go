@@ -164,9 +164,6 @@ func (e *badRequest) Outcome() string { return notStarted }
 // methods are what a client may use; OPTIONS, because browsers ask.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
-// hostGrammar reads a host strictly and answers ErrInvalid for what is none. The domain is nobody's.
-var hostGrammar = tenants.FromDomain("{tenant}.invalid")
-
 // check refuses a request for its form. Nothing is repaired.
 func (c EdgeConfig) check(r *http.Request) error {
 	switch {
@@ -185,7 +182,7 @@ func (c EdgeConfig) check(r *http.Request) error {
 	case r.ContentLength > c.MaxBody:
 		return &http.MaxBytesError{Limit: c.MaxBody}
 	}
-	if _, _, err := hostGrammar.Contribute(r); err != nil {
+	if _, err := tenants.ParseHost(r.Host); err != nil {
 		return &badRequest{400, "tenant_invalid", "The request's host is no host name."}
 	}
 	return checkPath(r.URL.EscapedPath())

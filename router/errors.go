@@ -298,7 +298,7 @@ func logError(ctx context.Context, id string, a answer, err error) {
 	case a.status > http.StatusInternalServerError:
 		level = slog.LevelWarn
 	}
-	slog.Default().Log(ctx, level, "request refused", "request_id", id, "code", a.code, "err", bare(err).Error())
+	slog.Default().Log(ctx, level, "request refused", "request_id", id, "code", a.code, "error", bare(err).Error())
 }
 
 func isWrite(method string) bool {

@@ -454,7 +454,7 @@ func (l *loan) cleanUp() {
 	s := l.server()
 	if err := clean(l.raw); err != nil {
 		s.unclean.Add(1)
-		s.router.log.Warn("connection could not be cleaned and is closed", "database", l.lease.Value().key.database, "err", bare(err).Error())
+		s.router.log.Warn("connection could not be cleaned and is closed", "database", l.lease.Value().key.database, "error", bare(err).Error())
 	} else {
 		s.cleaned.Add(1)
 	}

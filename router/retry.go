@@ -81,7 +81,7 @@ func (s *server) doubtWrites(p *pool, conn *pgconn.PgConn) {
 		readOnly, err := p.isReadOnly(ctx, address.Network(), address.String())
 		switch {
 		case err != nil:
-			s.router.log.Warn("server refuses writes, and cannot be asked why", "server", s.id, "err", bare(err).Error())
+			s.router.log.Warn("server refuses writes, and cannot be asked why", "server", s.id, "error", bare(err).Error())
 		case readOnly:
 			s.router.log.Error("server does not take writes any more: all its connections are replaced", "server", s.id)
 			s.reset()

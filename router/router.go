@@ -205,7 +205,7 @@ func (rt *Router) Run(ctx context.Context) error {
 			if err := rt.renew(ctx); err == nil {
 				renewed = now
 			} else if ctx.Err() == nil {
-				rt.log.WarnContext(ctx, "share of connections not renewed", "err", err)
+				rt.log.WarnContext(ctx, "share of connections not renewed", "error", err)
 			}
 		}
 		if time.Since(renewed) >= silence {
@@ -275,7 +275,7 @@ func (rt *Router) leave(ctx context.Context) {
 	report := rt.cfg.Instance
 	report.Leaving = true
 	if _, err := rt.cfg.Registry.Renew(ctx, report); err != nil {
-		rt.log.WarnContext(ctx, "registry not told that this process leaves", "err", err)
+		rt.log.WarnContext(ctx, "registry not told that this process leaves", "error", err)
 	}
 }
 

@@ -19,7 +19,7 @@ func CheckDomain(pattern string) error {
 	if !ok || strings.ContainsAny(rest, "{}*:/ ") {
 		return fmt.Errorf("domain pattern must be {tenant} and one domain, as in {tenant}.example.com: %w", ErrInvalid)
 	}
-	if _, err := parseHost(rest); err != nil {
+	if _, err := ParseHost(rest); err != nil {
 		return fmt.Errorf("domain pattern: %w", err)
 	}
 	return nil
@@ -39,7 +39,7 @@ func FromDomain(patterns ...string) Contributor {
 		suffixes[i] = foldASCII(strings.TrimPrefix(p, placeholder))
 	}
 	return signal{name: "host", ContributorFunc: func(r *http.Request) (string, bool, error) {
-		host, err := parseHost(r.Host)
+		host, err := ParseHost(r.Host)
 		if err != nil {
 			return "", false, err
 		}
@@ -60,7 +60,7 @@ func FromDomain(patterns ...string) Contributor {
 // FromCustomDomain finds the tenant whose own domain the request's host is, whole.
 func FromCustomDomain(d *Directory) Contributor {
 	return signal{name: "host", ContributorFunc: func(r *http.Request) (string, bool, error) {
-		host, err := parseHost(r.Host)
+		host, err := ParseHost(r.Host)
 		if err != nil {
 			return "", false, err
 		}
@@ -75,16 +75,17 @@ func FromCustomDomain(d *Directory) Contributor {
 // CheckHost says why a host name cannot be a tenant's own domain, or gives it in the form that requests are compared with.
 // An address, a single label and what has a port are none.
 func CheckHost(host string) (string, error) {
-	folded, err := parseHost(host)
+	folded, err := ParseHost(host)
 	if err != nil || folded == "" || strings.Contains(host, ":") || !strings.Contains(folded, ".") || net.ParseIP(folded) != nil {
 		return "", catalog.Invalid("domain: want a host name such as www.example.com")
 	}
 	return folded, nil
 }
 
-// parseHost strips the port and one trailing dot and folds case. What is left must be labels of letters, digits, hyphens
-// and underscores, or an IP address; anything else is ErrInvalid. An empty host is none.
-func parseHost(s string) (string, error) {
+// ParseHost reads a host as a request names it: it strips the port and one trailing dot and folds case. What is left must
+// be labels of letters, digits, hyphens and underscores, or an IP address; anything else is ErrInvalid. An empty host is
+// none.
+func ParseHost(s string) (string, error) {
 	if s == "" {
 		return "", nil
 	}

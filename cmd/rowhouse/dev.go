@@ -235,6 +235,13 @@ func environOf(a *app) []string {
 	return environ
 }
 
+// closeConn says goodbye, to a server that may not listen any more.
+func closeConn(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // nothing is left to lose
+}
+
 func openOrCreateSecret(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if len(text) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -253,7 +260,7 @@ func (d *devHouse) ensureCatalog(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return fmt.Errorf("private postgres: %s", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer closeConn(conn)
 	var there bool
 	if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, catalogDatabase).Scan(&there); err != nil {
 		return err
@@ -295,7 +302,7 @@ func (d *devHouse) ensureServer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("private postgres: %s", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer closeConn(conn)
 	// The password is hexadecimal, so it needs no quoting; a role from an interrupted first run gets the new one.
 	for _, sql := range []string{
 		`do $$ begin create role ` + devProvisioner + `; exception when duplicate_object then null; end $$`,

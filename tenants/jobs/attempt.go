@@ -128,10 +128,10 @@ func (r *Runner) settle(ctx context.Context, op *catalog.Operation, cause error)
 	case errors.As(cause, &wait):
 		return r.postpone(ctx, op, wait.after, wait.why, true)
 	case isPermanent(cause) || op.Attempts >= r.cfg.Attempts:
-		r.log.ErrorContext(ctx, "operation failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "err", explain(cause))
+		r.log.ErrorContext(ctx, "operation failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "error", explain(cause))
 		return verdict{finished: true}, r.fail(ctx, op, explain(cause))
 	}
-	r.log.WarnContext(ctx, "step failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "attempt", op.Attempts, "err", explain(cause))
+	r.log.WarnContext(ctx, "step failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "attempt", op.Attempts, "error", explain(cause))
 	return r.postpone(ctx, op, r.backoff(op.Attempts), explain(cause), false)
 }
 

@@ -157,7 +157,7 @@ func (r *Runner) FollowRollout(ctx context.Context, id catalog.RolloutID, worker
 			return errors.Join(driven, err)
 		}
 		if err != nil {
-			r.log.WarnContext(ctx, "rollout cannot be followed", "rollout", id, "err", err)
+			r.log.WarnContext(ctx, "rollout cannot be followed", "rollout", id, "error", err)
 		}
 	}
 }

@@ -72,8 +72,11 @@ func (r *Runner) connect(ctx context.Context, server catalog.ServerID, dbname st
 	return conn, nil
 }
 
+// closing is how long a server may take to hear that a session, or a lock of it, is given up.
+const closing = 5 * time.Second
+
 func closeConn(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), closing)
 	defer cancel()
 	_ = conn.Close(ctx) // nothing is left to lose
 }
@@ -118,7 +121,9 @@ func (h *host) under(ctx context.Context, key int64, fn func() error) error {
 	if h.IsClosed() {
 		return err
 	}
-	if _, unlock := h.Exec(context.WithoutCancel(ctx), `select pg_advisory_unlock($1)`, key); unlock != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	defer cancel()
+	if _, unlock := h.Exec(ctx, `select pg_advisory_unlock($1)`, key); unlock != nil {
 		return errors.Join(err, fmt.Errorf("advisory lock: %w", unlock))
 	}
 	return err

@@ -153,7 +153,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
-			r.log.WarnContext(ctx, "operations cannot be looked through", "err", err)
+			r.log.WarnContext(ctx, "operations cannot be looked through", "error", err)
 		}
 		select {
 		case <-tick.C:

@@ -107,7 +107,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[args]) error {
 	case errors.Is(err, catalog.ErrConflict):
 		return w.unlessFinished(ctx, id)
 	case err != nil:
-		w.runner.log.WarnContext(ctx, "operation cannot be worked on", "operation", id, "err", err)
+		w.runner.log.WarnContext(ctx, "operation cannot be worked on", "operation", id, "error", err)
 		return river.JobSnooze(5 * time.Second)
 	case next.finished:
 		return nil

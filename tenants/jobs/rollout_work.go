@@ -139,7 +139,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 		case failing.IsZero():
 			failing, n.wait = time.Now(), idle
-			d.log.WarnContext(ctx, "rollout cannot take its turn", "rollout", d.rollout, "err", err)
+			d.log.WarnContext(ctx, "rollout cannot take its turn", "rollout", d.rollout, "error", err)
 		case time.Since(failing) > d.lease && len(d.running) == 0 || errors.Is(err, catalog.ErrNotFound):
 			stop()
 			d.drain()
@@ -348,7 +348,7 @@ func (d *driver) prepare(ctx context.Context, ro *catalog.Rollout) error {
 				refused = err
 				break
 			}
-			d.log.WarnContext(ctx, "template of a server cannot be made now", "server", server, "err", explain(err))
+			d.log.WarnContext(ctx, "template of a server cannot be made now", "server", server, "error", explain(err))
 		}
 	}
 	if err := fp.Hit(pointPrepared); err != nil {
@@ -530,7 +530,7 @@ func (r *Runner) driveOpen(ctx context.Context) {
 			err = r.DriveRollout(ctx, ro.ID, 0)
 		}
 		if err != nil && !errors.Is(err, catalog.ErrNotFound) && ctx.Err() == nil {
-			r.log.WarnContext(ctx, "rollout cannot be worked on", "err", err)
+			r.log.WarnContext(ctx, "rollout cannot be worked on", "error", err)
 		}
 		select {
 		case <-ctx.Done():
