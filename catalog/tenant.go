@@ -29,27 +29,41 @@ const (
 // Tenant is a customer of the host: an id that never changes, a name that may, and the database that holds its rows.
 // What a reader gives out is shared and must not be changed.
 type Tenant struct {
-	ID          TenantID                   `json:"id"`
-	Name        string                     `json:"name"`
-	Aliases     []string                   `json:"aliases,omitempty"`
-	Domains     []string                   `json:"domains,omitempty"`
-	State       State                      `json:"state"`
-	StateReason string                     `json:"state_reason,omitempty"`
-	StateUntil  *time.Time                 `json:"state_until,omitempty"`
-	Edition     string                     `json:"edition,omitempty"`
-	Placement   Placement                  `json:"placement,omitempty"`
-	Database    DatabaseID                 `json:"database,omitzero"`
-	Epoch       int64                      `json:"epoch"`
-	Settings    map[string]json.RawMessage `json:"-"`
-	CreatedAt   time.Time                  `json:"created_at"`
-	UpdatedAt   time.Time                  `json:"updated_at"`
+	ID          TenantID   `json:"id"`
+	Name        string     `json:"name"`
+	Aliases     []string   `json:"aliases,omitempty"`
+	Domains     []string   `json:"domains,omitempty"`
+	State       State      `json:"state"`
+	StateReason string     `json:"state_reason,omitempty"`
+	StateUntil  *time.Time `json:"state_until,omitempty"`
+	// StateBefore is the state that undelete gives back.
+	StateBefore State `json:"state_before,omitempty"`
+	// PurgeAfter is when a deleted tenant is purged; PurgeBegan since when that can no longer be taken back.
+	PurgeAfter *time.Time                 `json:"purge_after,omitempty"`
+	PurgeBegan *time.Time                 `json:"purge_began,omitempty"`
+	Edition    string                     `json:"edition,omitempty"`
+	Placement  Placement                  `json:"placement,omitempty"`
+	Database   DatabaseID                 `json:"database,omitzero"`
+	Epoch      int64                      `json:"epoch"`
+	Settings   map[string]json.RawMessage `json:"-"`
+	CreatedAt  time.Time                  `json:"created_at"`
+	UpdatedAt  time.Time                  `json:"updated_at"`
 }
 
 // Ref names the tenant in an audit event.
 func (t *Tenant) Ref() Ref { return Ref{Kind: "tenant", ID: [16]byte(t.ID), Name: t.Name} }
 
+// StateAt is the state that holds at a moment: one that was set until then is over, and the tenant active again.
+func (t *Tenant) StateAt(moment time.Time) State {
+	if t.StateUntil != nil && !moment.Before(*t.StateUntil) && (t.State == StateReadOnly || t.State == StateMaintenance) {
+		return StateActive
+	}
+	return t.State
+}
+
 const selectTenant = `
-select t.id, t.name, t.state, coalesce(t.state_reason, '') state_reason, t.state_until, coalesce(t.edition, '') edition,
+select t.id, t.name, t.state, coalesce(t.state_reason, '') state_reason, t.state_until, coalesce(t.state_before, '') state_before,
+       t.purge_after, t.purge_began, coalesce(t.edition, '') edition,
        coalesce(d.kind, '') placement, t.database, t.epoch, t.created_at, t.updated_at,
        array(select a.name from rowhouse.aliases a where a.tenant = t.id and a.until > now() order by 1) aliases,
        array(select o.host from rowhouse.domains o where o.tenant = t.id order by not o.is_primary, 1) domains,
@@ -105,7 +119,8 @@ func (tx *Tx) CreateTenant(ctx context.Context, t NewTenant) error {
 func (tx *Tx) SetTenantState(ctx context.Context, id TenantID, state State, reason string, from ...State) error {
 	noun := "tenant " + id.String()
 	tag, err := tx.Exec(ctx, `
-		update rowhouse.tenants set state = $2, state_reason = nullif($3, ''), epoch = epoch + 1, updated_at = now()
+		update rowhouse.tenants
+		   set state = $2, state_reason = nullif($3, ''), state_until = null, epoch = epoch + 1, updated_at = now()
 		 where id = $1 and (cardinality($4::text[]) = 0 or state = any($4))`, id, state, reason, append([]State{}, from...))
 	if err != nil {
 		return refine(err, noun)
@@ -118,6 +133,28 @@ func (tx *Tx) SetTenantState(ctx context.Context, id TenantID, state State, reas
 		return refine(err, noun)
 	}
 	return fmt.Errorf("%s is %s: %w", noun, is, ErrConflict)
+}
+
+// SetTenantUntil says when the state that the tenant is in ends by itself.
+func (tx *Tx) SetTenantUntil(ctx context.Context, id TenantID, until time.Time) error {
+	return tx.exactlyOne(ctx, "tenant "+id.String(), `update rowhouse.tenants set state_until = $2 where id = $1`, id, until)
+}
+
+// Lapsed lists the tenants in a state whose time is over.
+func (c *Catalog) Lapsed(ctx context.Context) ([]*Tenant, error) {
+	return all[Tenant](ctx, c.pool, "tenants", selectTenant+` where t.state in ('read_only', 'maintenance') and t.state_until <= now()`)
+}
+
+// LapseTenant makes a tenant active again whose state's time is over. One that is in another state by now is ErrConflict.
+func (tx *Tx) LapseTenant(ctx context.Context, id TenantID) error {
+	tag, err := tx.Exec(ctx, `
+		update rowhouse.tenants
+		   set state = 'active', state_reason = null, state_until = null, epoch = epoch + 1, updated_at = now()
+		 where id = $1 and state in ('read_only', 'maintenance') and state_until <= now()`, id)
+	if err == nil && tag.RowsAffected() == 0 {
+		return fmt.Errorf("tenant %s: %w", id, ErrConflict)
+	}
+	return refine(err, "tenant "+id.String())
 }
 
 // PlaceTenant says which database the tenant lives in and raises the epoch.

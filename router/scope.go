@@ -186,7 +186,7 @@ func (s *scope) setMode(t *catalog.Tenant, opts pgx.TxOptions) error {
 		return errors.New("router: a transaction's BEGIN and COMMIT cannot be replaced")
 	}
 	s.readOnly = opts.AccessMode == pgx.ReadOnly
-	if t.State == catalog.StateReadOnly {
+	if t.StateAt(time.Now()) == catalog.StateReadOnly {
 		if opts.AccessMode == pgx.ReadWrite {
 			return ErrReadOnly
 		}

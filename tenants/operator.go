@@ -14,6 +14,7 @@ import (
 // of the admin API, so that the command's verbs are the same near and far.
 type Operator interface {
 	TenantOperator
+	LifeOperator
 	OperationOperator
 	ServerOperator
 	SettingOperator

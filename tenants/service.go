@@ -207,26 +207,6 @@ func (s *Service) Tenants(ctx context.Context) ([]*catalog.Tenant, error) {
 	return collect(s.catalog.Tenants(ctx))
 }
 
-// SuspendTenant stops serving a tenant, on every replica within seconds.
-func (s *Service) SuspendTenant(ctx context.Context, ref, reason string) error {
-	return s.setState(ctx, ref, "tenant.suspend", catalog.StateSuspended, reason, catalog.StateActive, catalog.StateReadOnly, catalog.StateMaintenance)
-}
-
-// ResumeTenant serves a tenant again.
-func (s *Service) ResumeTenant(ctx context.Context, ref string) error {
-	return s.setState(ctx, ref, "tenant.resume", catalog.StateActive, "", catalog.StateSuspended, catalog.StateReadOnly, catalog.StateMaintenance)
-}
-
-// setState changes the state from one of those named. One that is there already is no error.
-func (s *Service) setState(ctx context.Context, ref, action string, to catalog.State, reason string, from ...catalog.State) error {
-	return s.change(ctx, ref, action, map[string]any{"reason": reason}, func(tx *catalog.Tx, t *catalog.Tenant) error {
-		if t.State == to {
-			return nil
-		}
-		return tx.SetTenantState(ctx, t.ID, to, reason, from...)
-	})
-}
-
 // RenameTenant gives a tenant another name. What runs goes on: everything is keyed by the id.
 func (s *Service) RenameTenant(ctx context.Context, ref, name string) error {
 	if err := CheckName(name); err != nil {

@@ -121,17 +121,3 @@ func AsHost(ctx context.Context, reason string, fn func(ctx context.Context) err
 	}
 	return fn(NewContext(ctx, Session{subject: s.subject, host: true, reason: reason}))
 }
-
-// Served says why a tenant is not served in its state: ErrSuspended, ErrMaintenance, or ErrNotFound for one that never was
-// or no longer is. Nil: it is served.
-func Served(t *catalog.Tenant) error {
-	switch t.State {
-	case catalog.StateActive, catalog.StateReadOnly:
-		return nil
-	case catalog.StateSuspended:
-		return fmt.Errorf("tenant %q: %w", t.Name, ErrSuspended)
-	case catalog.StateMaintenance:
-		return fmt.Errorf("tenant %q: %w", t.Name, ErrMaintenance)
-	}
-	return fmt.Errorf("tenant: %w", ErrNotFound)
-}

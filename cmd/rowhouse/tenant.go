@@ -27,7 +27,9 @@ func (t tenantRow) row() []any {
 func (t tenantRow) name() string { return t.Name }
 
 func (a *app) tenantGroup() *cobra.Command {
-	return group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantSuspend(), a.tenantResume(), a.tenantRename(), a.tenantAdopt())
+	c := group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantRename(), a.tenantAdopt())
+	c.AddCommand(a.tenantLife()...)
+	return c
 }
 
 func (a *app) tenantCreate() *cobra.Command {
@@ -71,41 +73,6 @@ func (a *app) tenantGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get NAME", Short: "Show one tenant, by name, alias or id", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
 		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
-			t, err := r.Tenant(ctx, args[0])
-			if err != nil {
-				return nil, err
-			}
-			return tenantRow{t}, nil
-		}),
-	}
-}
-
-func (a *app) tenantSuspend() *cobra.Command {
-	var reason string
-	c := &cobra.Command{
-		Use: "suspend NAME", Short: "Stop serving a tenant", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
-		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
-			if err := r.SuspendTenant(ctx, args[0], reason); err != nil {
-				return nil, err
-			}
-			t, err := r.Tenant(ctx, args[0])
-			if err != nil {
-				return nil, err
-			}
-			return tenantRow{t}, nil
-		}),
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
-	return c
-}
-
-func (a *app) tenantResume() *cobra.Command {
-	return &cobra.Command{
-		Use: "resume NAME", Short: "Serve a tenant again", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
-		RunE: a.showAt(func(ctx context.Context, r *reach, args []string) (any, error) {
-			if err := r.ResumeTenant(ctx, args[0]); err != nil {
-				return nil, err
-			}
 			t, err := r.Tenant(ctx, args[0])
 			if err != nil {
 				return nil, err

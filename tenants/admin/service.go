@@ -44,6 +44,7 @@ func describe() huma.Config {
 func (s *service) register() {
 	s.api.UseMiddleware(s.authorize)
 	s.registerTenants()
+	s.registerLife()
 	s.registerServers()
 	s.registerOperations()
 	s.registerSettings()

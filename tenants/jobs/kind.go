@@ -22,6 +22,7 @@ type kind struct {
 
 // kinds are all of them, by the name in the operation's row. A rollout is driven by its targets and is not among them.
 var kinds = map[string]kind{
+	tenants.KindEnforce:   {points: "enforce", begin: beginEnforcement},
 	tenants.KindProvision: {points: "provision", begin: beginProvision, failed: provisionFailed},
 }
 

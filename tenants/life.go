@@ -1,0 +1,13 @@
+package tenants
+
+import (
+	"context"
+
+	"github.com/rowhouse/rowhouse/catalog"
+)
+
+// LifeOperator takes tenants through their lives after they were made.
+type LifeOperator interface {
+	// SetTenantState puts a tenant in a state that an operator may put it in.
+	SetTenantState(ctx context.Context, ref string, spec StateSpec) (*catalog.Tenant, error)
+}
