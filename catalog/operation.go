@@ -164,22 +164,29 @@ func (c *Catalog) RenewClaim(ctx context.Context, o *Operation, lease time.Durat
 
 // RecordStep records that a step's effect stands, with its event. A claim that is lost is ErrConflict.
 func (c *Catalog) RecordStep(ctx context.Context, o *Operation, step, message string) error {
-	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
+	return c.recordStep(ctx, o, step, message, "on")
+}
+
+// RecordStepSoon is RecordStep for a step that can be done again: it does not wait until the record is on the disk. A
+// catalog whose server falls at that moment may have forgotten it, and nothing that was recorded after it.
+func (c *Catalog) RecordStepSoon(ctx context.Context, o *Operation, step, message string) error {
+	return c.recordStep(ctx, o, step, message, "off")
+}
+
+func (c *Catalog) recordStep(ctx context.Context, o *Operation, step, message, synchronous string) error {
+	err := c.claimed(ctx, o, `
+		with waiting as (
+			select set_config('synchronous_commit', $5, true)
+			 where $5 = 'off'), recorded as (
 			update rowhouse.operations set step = $3, error = null, updated_at = now()
-			 where id = $1 and op_epoch = $2 and state = 'running'`, o.ID, o.Epoch, step)
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return ErrConflict
-		}
-		return (&Tx{tx, c}).note(ctx, o.ID, OperationRunning, step, message)
-	})
+			 where id = $1 and op_epoch = $2 and state = 'running'
+			returning id, state)
+		insert into rowhouse.operation_events (operation, state, step, message)
+		select id, state, $3, $4 from recorded where (select count(*) from waiting) >= 0`, step, message, synchronous)
 	if err == nil {
 		o.Step = step
 	}
-	return claimError(err, o)
+	return err
 }
 
 // PostponeClaim gives a claim back, to be taken again after wait, and says why; those who watch are told when the reason

@@ -29,6 +29,13 @@ func (c *Catalog) ActiveSet(ctx context.Context) (*MigrationSet, error) {
 	return c.migrationSet(ctx, `active`)
 }
 
+// ActiveChain is the active set's chain, without its files. None yet: ErrNotFound.
+func (c *Catalog) ActiveChain(ctx context.Context) (string, error) {
+	var chain string
+	err := c.pool.QueryRow(ctx, `select chain from rowhouse.migration_sets where active`).Scan(&chain)
+	return chain, refine(err, "migration set")
+}
+
 // MigrationSet finds a stored set by its chain. Unknown: ErrNotFound.
 func (c *Catalog) MigrationSet(ctx context.Context, chain string) (*MigrationSet, error) {
 	return c.migrationSet(ctx, `chain = $1`, chain)

@@ -201,7 +201,7 @@ func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
 		if w.passes(step) {
 			continue
 		}
-		if err := r.step(ctx, op, kind.points+"."+step, step, w.steps()[step]); err != nil {
+		if err := r.step(ctx, op, kind, step, w.steps()[step]); err != nil {
 			return err
 		}
 	}
@@ -214,7 +214,8 @@ func unknown(what string) error {
 }
 
 // step does one step and records it. The last one is recorded by its own effect.
-func (r *Runner) step(ctx context.Context, op *catalog.Operation, point, name string, do func(context.Context) error) error {
+func (r *Runner) step(ctx context.Context, op *catalog.Operation, kind kind, name string, do func(context.Context) error) error {
+	point := kind.points + "." + name
 	if do == nil {
 		return unknown("step " + name)
 	}
@@ -230,7 +231,11 @@ func (r *Runner) step(ctx context.Context, op *catalog.Operation, point, name st
 	if name == op.Steps[len(op.Steps)-1] {
 		return nil
 	}
-	if err := r.catalog.RecordStep(ctx, op, name, ""); err != nil {
+	record := r.catalog.RecordStep
+	if kind.light {
+		record = r.catalog.RecordStepSoon
+	}
+	if err := record(ctx, op, name, ""); err != nil {
 		if errors.Is(err, catalog.ErrConflict) {
 			return errLost
 		}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse/rowhouse/catalog"
 )
@@ -17,8 +17,10 @@ import (
 // worked on: a worker that lost its claim and lives on holds it too, so that its successor waits instead of racing it.
 type host struct {
 	*pgx.Conn
-	role  string
-	super bool
+	server catalog.ServerID
+	role   string
+	super  bool
+	since  time.Time // when nobody needed it any more
 }
 
 // maintenance is the database that statements about databases and roles are run in.
@@ -27,33 +29,104 @@ const maintenance = "postgres"
 // lockWait is how long a step waits for an advisory lock before it gives its worker back.
 const lockWait = 20 * time.Second
 
+// hostIdle is how long a session that nobody needs is kept for the next operation: connecting takes longer than most of
+// what is said in it.
+const hostIdle = 15 * time.Second
+
 // host connects for this attempt, once.
 func (p *provision) host(ctx context.Context) (*host, error) {
 	if p.server != nil {
 		return p.server, nil
 	}
-	conn, err := p.connect(ctx, p.db.Server, maintenance)
-	if err != nil {
-		return nil, err
+	var err error
+	p.server, err = p.hostOf(ctx, p.db.Server, lockKey(p.catalog.ID(), "database "+p.db.ID.String()))
+	return p.server, err
+}
+
+// hostOf is a session that holds a lock, until it is given back.
+func (r *Runner) hostOf(ctx context.Context, server catalog.ServerID, key int64) (*host, error) {
+	for {
+		h := r.idleHost(server)
+		kept := h != nil
+		if !kept {
+			conn, err := r.connect(ctx, server, maintenance)
+			if err != nil {
+				return nil, err
+			}
+			h = &host{Conn: conn, server: server}
+		}
+		err := h.begin(ctx, key)
+		if err == nil {
+			return h, nil
+		}
+		lost := h.IsClosed()
+		closeConn(h.Conn)
+		if !kept || !lost || ctx.Err() != nil { // one that was kept may have ended in the meantime, before anything was asked of it
+			return nil, err
+		}
 	}
-	h := &host{Conn: conn}
-	if err := h.begin(ctx, lockKey(p.catalog.ID(), "database "+p.db.ID.String())); err != nil {
-		closeConn(conn)
-		return nil, err
-	}
-	p.server = h
-	return h, nil
 }
 
 func (h *host) begin(ctx context.Context, key int64) error {
-	// A dead session has neither lock nor running statements.
-	if err := h.hangUp(ctx, "set client_connection_check_interval = '1s'"); err != nil {
-		return err
-	}
-	if err := h.QueryRow(ctx, `select rolname, rolsuper from pg_roles where rolname = current_user`).Scan(&h.role, &h.super); err != nil {
-		return fmt.Errorf("provisioner: %w", err)
+	if h.role == "" {
+		if err := h.QueryRow(ctx, `select rolname, rolsuper from pg_roles where rolname = current_user`).Scan(&h.role, &h.super); err != nil {
+			return fmt.Errorf("provisioner: %w", err)
+		}
 	}
 	return h.lock(ctx, key)
+}
+
+// idleHost takes a session that was given back, the last one first. Those that nobody needed for long are closed.
+func (r *Runner) idleHost(server catalog.ServerID) *host {
+	r.closeHosts(hostIdle)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, h := range slices.Backward(r.hosts) {
+		if h.server == server {
+			r.hosts = slices.Delete(r.hosts, i, i+1)
+			return h
+		}
+	}
+	return nil
+}
+
+// giveBack keeps a session for the next operation, without its locks. One that is in the middle of something is closed.
+func (r *Runner) giveBack(h *host) {
+	ctx, cancel := context.WithTimeout(context.Background(), closing)
+	defer cancel()
+	if h.IsClosed() || h.PgConn().TxStatus() != 'I' {
+		closeConn(h.Conn)
+		return
+	}
+	if _, err := h.Exec(ctx, `select pg_advisory_unlock_all()`); err != nil {
+		closeConn(h.Conn)
+		return
+	}
+	h.since = time.Now()
+	r.mu.Lock()
+	r.hosts = append(r.hosts, h)
+	over := len(r.hosts) - 2*r.cfg.Workers
+	r.mu.Unlock()
+	if over > 0 {
+		r.closeHosts(0)
+	}
+}
+
+// closeHosts closes the sessions that nobody has needed for that long.
+func (r *Runner) closeHosts(idle time.Duration) {
+	var old []*host
+	r.mu.Lock()
+	r.hosts = slices.DeleteFunc(r.hosts, func(h *host) bool {
+		if time.Since(h.since) < idle {
+			return false
+		}
+		old = append(old, h)
+		return true
+	})
+	r.mu.Unlock()
+	for _, h := range old {
+		closeConn(h.Conn)
+	}
 }
 
 // connect opens a provisioner's connection.
@@ -65,6 +138,8 @@ func (r *Runner) connect(ctx context.Context, server catalog.ServerID, dbname st
 	cfg.RuntimeParams["application_name"] = "rowhouse-provision"
 	cfg.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
 	cfg.RuntimeParams["standard_conforming_strings"] = "on"
+	cfg.RuntimeParams["client_connection_check_interval"] = "1s" // a dead session has neither lock nor running statements
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec             // what is asked here is asked once
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("provisioner: %w", err)
@@ -79,16 +154,6 @@ func closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), closing)
 	defer cancel()
 	_ = conn.Close(ctx) // nothing is left to lose
-}
-
-// hangUp runs a setting that lets the server notice a client that is gone. Not every platform can.
-func (h *host) hangUp(ctx context.Context, sql string) error {
-	err := h.exec(ctx, "%s", sql)
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "22023" {
-		return nil
-	}
-	return err
 }
 
 // lock polls: a blocked session would wait for ever, and hold a snapshot meanwhile.

@@ -109,8 +109,9 @@ type Runner struct {
 	river   *river.Client[pgx.Tx]
 	leaving chan struct{} // closed when Run has been asked to stop
 
-	mu  sync.Mutex // guards set
-	set born       // the active set as it was read last: reading it again costs less than parsing it again
+	mu    sync.Mutex // guards the fields below
+	set   born       // the active set as it was read last
+	hosts []*host    // sessions that nobody needs now, the last one given back at the end
 }
 
 var _ tenants.Queue = (*Runner)(nil)
@@ -149,10 +150,12 @@ func (r *Runner) Run(ctx context.Context) error {
 	var driving sync.WaitGroup
 	driving.Go(func() { r.driveOpen(ctx) })
 	driving.Go(func() { r.keep(ctx) })
+	defer r.closeHosts(0)
 	defer driving.Wait()
 	tick := time.NewTicker(r.cfg.Sweep)
 	defer tick.Stop()
 	for {
+		r.closeHosts(hostIdle)
 		if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
 			r.log.WarnContext(ctx, "operations cannot be looked through", "error", err)
 		}

@@ -12,6 +12,10 @@ type kind struct {
 	// points is what the names of its failpoints begin with: each step has one before it and one after it.
 	points string
 
+	// light says that no step is a point of no return: whoever finds it unrecorded does it again, and nothing is lost. Its
+	// record then need not wait for the catalog's disk.
+	light bool
+
 	// begin makes an attempt at an operation. The claim is held.
 	begin func(context.Context, *Runner, *catalog.Operation) (work, error)
 
@@ -23,7 +27,7 @@ type kind struct {
 // kinds are all of them, by the name in the operation's row. A rollout is driven by its targets and is not among them.
 var kinds = map[string]kind{
 	tenants.KindEnforce:   {points: "enforce", begin: beginEnforcement},
-	tenants.KindProvision: {points: "provision", begin: beginProvision, failed: provisionFailed},
+	tenants.KindProvision: {points: "provision", light: true, begin: beginProvision, failed: provisionFailed},
 }
 
 // work is one attempt at an operation: it knows how each of the steps that the operation's row names is done.

@@ -17,24 +17,31 @@ type born struct {
 	chain string // of the set as it is stored; empty where none is
 }
 
-// born reads the active set; without one it is the baseline alone.
+// born is the active set; without one it is the baseline alone. Its files are read when they are others than last time.
 func (r *Runner) born(ctx context.Context) (born, error) {
-	set, err := r.catalog.ActiveSet(ctx)
-	switch {
-	case errors.Is(err, catalog.ErrNotFound):
-		set = &catalog.MigrationSet{}
-	case err != nil:
+	chain, err := r.catalog.ActiveChain(ctx)
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return born{}, err
+	}
+	r.mu.Lock()
+	last := r.set
+	r.mu.Unlock()
+	if last.Migrator != nil && last.chain == chain {
+		return last, nil
+	}
+	set := &catalog.MigrationSet{}
+	if chain != "" {
+		if set, err = r.catalog.MigrationSet(ctx, chain); err != nil {
+			return born{}, err
+		}
+	}
+	m, err := r.migrator(FilesOf(set))
+	if err != nil {
 		return born{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.set.Migrator == nil || r.set.chain != set.Chain {
-		m, err := r.migrator(FilesOf(set))
-		if err != nil {
-			return born{}, err
-		}
-		r.set = born{m, set.Chain}
-	}
+	r.set = born{m, set.Chain}
 	return r.set, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/internal/fp"
@@ -24,8 +23,10 @@ type provision struct {
 	tenant *catalog.Tenant
 	db     *catalog.Database // nil until the tenant is placed
 	server *host             // nil until a step needs it
-	// fingerprint is that of the template which this attempt has cloned.
-	fingerprint string
+	// cloned is the schema of the template which this attempt has cloned, and thus of the database; nil where it has not.
+	cloned *catalog.Migrated
+	// inside is the provisioner's session in the database that is being made; nil until a step needs it.
+	inside *pgx.Conn
 }
 
 func beginProvision(ctx context.Context, r *Runner, op *catalog.Operation) (work, error) {
@@ -49,8 +50,11 @@ func provisionFailed(ctx context.Context, tx *catalog.Tx, op *catalog.Operation)
 }
 
 func (p *provision) close() {
+	if p.inside != nil {
+		closeConn(p.inside)
+	}
 	if p.server != nil {
-		closeConn(p.server.Conn)
+		p.giveBack(p.server)
 	}
 }
 
@@ -95,9 +99,6 @@ func (p *provision) roles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.ensureServerRoles(ctx, h); err != nil {
-		return err
-	}
 	login, err := p.catalog.Credential(ctx, p.db.Server, p.db.ID, catalog.LoginData)
 	if err != nil {
 		return err
@@ -107,7 +108,7 @@ func (p *provision) roles(ctx context.Context) error {
 		return err
 	}
 	owner, mark := ownerOf(p.db.ID), p.mark(p.db.ID)
-	there, err := h.roles(ctx, owner, login.Role)
+	there, err := p.ensureServerRoles(ctx, h, owner, login.Role)
 	if err != nil {
 		return err
 	}
@@ -152,14 +153,15 @@ func (p *provision) database(ctx context.Context) error {
 	case there != nil && (there.Comment != "" || there.Owner != owner || there.Open):
 		return permanently("database %q is there and not this catalog's", p.db.Name)
 	case there == nil:
-		var template string
-		if template, p.fingerprint, err = p.template(ctx, h); err != nil {
+		template, schema, err := p.template(ctx, h)
+		if err != nil {
 			return err
 		}
 		if err := h.exec(ctx, "create database %s template %s owner %s allow_connections false strategy wal_log",
 			ident(p.db.Name), ident(template), ident(owner)); err != nil {
 			return err
 		}
+		p.cloned = &schema
 		if err := fp.Hit(pointDatabaseCreated); err != nil {
 			return err
 		}
@@ -174,12 +176,10 @@ func (p *provision) secured(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.hangUp(ctx, "alter database "+ident(p.db.Name)+" set client_connection_check_interval = '500ms'"); err != nil {
-		return err
-	}
 	var sql script
 	sql.add("revoke all on database %s from public", ident(p.db.Name))
 	sql.add("grant connect on database %s to %s", ident(p.db.Name), ident(migratorOf(p.db.Server)))
+	sql.add("alter database %s set client_connection_check_interval = '500ms'", ident(p.db.Name))
 	sql.add("alter database %s set idle_in_transaction_session_timeout = '10s'", ident(p.db.Name))
 	sql.add("alter database %s set search_path = public, extensions, pg_temp", ident(p.db.Name))
 	sql.add("alter database %s allow_connections true", ident(p.db.Name))
@@ -191,21 +191,18 @@ func (p *provision) owned(ctx context.Context) error {
 	if _, err := p.host(ctx); err != nil { // its lock covers what is done inside, too
 		return err
 	}
-	conn, err := p.connect(ctx, p.db.Server, p.db.Name)
-	if err != nil {
+	var err error
+	if p.inside, err = p.connect(ctx, p.db.Server, p.db.Name); err != nil {
 		return err
 	}
-	defer closeConn(conn)
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, takeOver(templateOwnerOf(p.db.Server), ownerOf(p.db.ID))); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `
-			insert into rowhouse.identity (database_id, catalog_id) values ($1, $2) on conflict do nothing`, p.db.ID, p.catalog.ID()); err != nil {
-			return err
-		}
-		return p.identify(ctx, tx)
-	})
+	// One message, and so one transaction: the identity is what the statement before left there.
+	_, err = p.inside.Exec(ctx, takeOver(templateOwnerOf(p.db.Server), ownerOf(p.db.ID))+fmt.Sprintf(`;
+		insert into rowhouse.identity (database_id, catalog_id) values (%s, %s) on conflict do nothing`,
+		literal(p.db.ID.String()), literal(p.catalog.ID())), pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return fmt.Errorf("database %q: %w", p.db.Name, err)
+	}
+	return p.identify(ctx, p.inside)
 }
 
 // takeOver gives everything in the database from one owner to another, the schemas first: where the provisioner is no
@@ -239,13 +236,21 @@ func (p *provision) identify(ctx context.Context, q interface {
 	return nil
 }
 
-// migrated brings the database to the active set. There is nothing to do when the template was current.
+// migrated brings the database to the active set. There is nothing to do in a clone of that set's template, whose schema is
+// recorded when the database becomes active.
 func (p *provision) migrated(ctx context.Context) error {
 	set, err := p.born(ctx)
 	if err != nil {
 		return err
 	}
-	result, schema := p.bring(ctx, set.Migrator, p.targetOf(p.db), p.fingerprint)
+	if p.cloned != nil && p.cloned.Chain == set.Latest().Chain {
+		return nil
+	}
+	known := ""
+	if p.cloned != nil {
+		known = p.cloned.Fingerprint
+	}
+	result, schema := p.bring(ctx, set.Migrator, p.targetOf(p.db), known)
 	if result.Err != nil {
 		return result.Err
 	}
@@ -254,6 +259,7 @@ func (p *provision) migrated(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	p.cloned = nil
 	p.db, err = p.catalog.Database(ctx, p.db.ID)
 	return err
 }
@@ -271,38 +277,33 @@ func (p *provision) verified(ctx context.Context) error {
 	if err := h.exec(ctx, "grant connect on database %s to %s", ident(p.db.Name), ident(loginOf(p.db.ID))); err != nil {
 		return err
 	}
-	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error { return p.turnedAway(ctx) })
-	both.Go(func() error {
-		return p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error {
-			if err := p.identify(ctx, conn); err != nil {
-				return err
-			}
-			return migrations.SelfTest(ctx, conn, requestRoles)
-		})
+	if err := p.turnedAway(ctx, h); err != nil {
+		return err
+	}
+	return p.asLogin(ctx, p.db.Name, func(conn *pgx.Conn) error {
+		if err := p.identify(ctx, conn); err != nil {
+			return err
+		}
+		return migrations.SelfTest(ctx, conn, requestRoles)
 	})
-	return both.Wait()
 }
 
-// turnedAway insists that the login cannot enter a neighbour's database.
-func (p *provision) turnedAway(ctx context.Context) error {
+// turnedAway insists that the login may enter no other database of ours on the server. Those that are still closed have
+// not been taken from the public yet.
+func (p *provision) turnedAway(ctx context.Context, h *host) error {
 	var neighbour string
-	err := p.catalog.Pool().QueryRow(ctx, `
-		select name from rowhouse.databases where server = $1 and id <> $2 and state = 'active' and not adopted limit 1`,
-		p.db.Server, p.db.ID).Scan(&neighbour)
-	if errors.Is(err, pgx.ErrNoRows) {
+	err := h.QueryRow(ctx, `
+		select datname::text from pg_database
+		 where datallowconn and datname <> $1 and starts_with(shobj_description(oid, 'pg_database'), $2)
+		   and has_database_privilege($3::name, oid, 'connect')
+		 limit 1`, p.db.Name, "rowhouse catalog="+p.catalog.ID()+" ", loginOf(p.db.ID)).Scan(&neighbour)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return nil
+	case err != nil:
+		return fmt.Errorf("neighbours of database %q: %w", p.db.Name, err)
 	}
-	if err != nil {
-		return fmt.Errorf("neighbour of database %q: %w", p.db.Name, err)
-	}
-	err = p.asLogin(ctx, neighbour, func(*pgx.Conn) error {
-		return permanently("login of database %q may enter database %q", p.db.Name, neighbour)
-	})
-	if state := migrations.SQLState(err); state == "42501" || state == "3D000" {
-		return nil
-	}
-	return err
+	return permanently("login of database %q may enter database %q", p.db.Name, neighbour)
 }
 
 func (p *provision) asLogin(ctx context.Context, dbname string, fn func(*pgx.Conn) error) error {
@@ -310,6 +311,7 @@ func (p *provision) asLogin(ctx context.Context, dbname string, fn func(*pgx.Con
 	if err != nil {
 		return err
 	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("login of database %q: %w", p.db.Name, err)
@@ -326,7 +328,7 @@ func (p *provision) active(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if p.making() && p.db.SchemaChain != set.Latest().Chain {
+		if p.making() && p.chain() != set.Latest().Chain {
 			if err := p.migrated(ctx); err != nil {
 				return err
 			}
@@ -338,6 +340,14 @@ func (p *provision) active(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// chain is of the schema that the database has.
+func (p *provision) chain() string {
+	if p.cloned != nil {
+		return p.cloned.Chain
+	}
+	return p.db.SchemaChain
 }
 
 func (p *provision) activate(ctx context.Context, chain string) error {
@@ -352,6 +362,11 @@ func (p *provision) activate(ctx context.Context, chain string) error {
 			}
 			if current != chain {
 				return errAgain
+			}
+			if p.cloned != nil {
+				if err := tx.SetDatabaseSchema(ctx, p.db.ID, *p.cloned); err != nil {
+					return err
+				}
 			}
 			if err := tx.SetDatabaseState(ctx, p.db.ID, catalog.DatabaseActive); err != nil {
 				return err

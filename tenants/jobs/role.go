@@ -9,37 +9,41 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rowhouse/rowhouse/catalog"
 )
 
 // ensureServerRoles makes what all databases of a server share: the request roles, the migrator's login and the owner of
-// what stands in templates. The migrator's secret is in the catalog before the role is on the server.
-func (p *provision) ensureServerRoles(ctx context.Context, h *host) error {
-	if done, err := p.serverRolesStand(ctx, h); done || err != nil {
-		return err
+// what stands in templates. The migrator's secret is in the catalog before the role is on the server. It also says which
+// of the other roles that are asked for are there.
+func (p *provision) ensureServerRoles(ctx context.Context, h *host, others ...string) (map[string]role, error) {
+	there, err := p.serverRoles(ctx, h, others...)
+	if err != nil {
+		return nil, err
 	}
-	return h.under(ctx, lockKey(p.catalog.ID(), "roles of server "+p.db.Server.String()), func() error {
+	found := map[string]role{}
+	for _, name := range others {
+		if r, ok := there[name]; ok {
+			found[name] = r
+		}
+	}
+	if len(there)-len(found) == len(requestRoles)+2 {
+		_, err := p.catalog.Credential(ctx, p.db.Server, catalog.DatabaseID{}, catalog.LoginMigrator)
+		if !errors.Is(err, catalog.ErrNotFound) {
+			return found, err
+		}
+	}
+	return found, h.under(ctx, lockKey(p.catalog.ID(), "roles of server "+p.db.Server.String()), func() error {
 		return p.makeServerRoles(ctx, h)
 	})
 }
 
-func (p *provision) serverRolesStand(ctx context.Context, h *host) (bool, error) {
-	there, err := p.serverRoles(ctx, h)
-	if err != nil || len(there) < len(requestRoles)+2 {
-		return false, err
-	}
-	_, err = p.catalog.Credential(ctx, p.db.Server, catalog.DatabaseID{}, catalog.LoginMigrator)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// serverRoles are those of the shared roles that are there. One that is not what its name promises is refused.
-func (p *provision) serverRoles(ctx context.Context, h *host) (map[string]role, error) {
+// serverRoles are those of the shared roles, and of others, that are there. A shared one that is not what its name promises
+// is refused.
+func (p *provision) serverRoles(ctx context.Context, h *host, others ...string) (map[string]role, error) {
 	own := []string{migratorOf(p.db.Server), templateOwnerOf(p.db.Server)}
-	there, err := h.roles(ctx, append(own, requestRoles...)...)
+	there, err := h.roles(ctx, slices.Concat(own, requestRoles, others)...)
 	if err != nil {
 		return nil, err
 	}

@@ -372,7 +372,7 @@ func (d *driver) prepareServer(ctx context.Context, server catalog.ServerID) err
 	if err != nil {
 		return err
 	}
-	if err := p.ensureServerRoles(ctx, h); err != nil {
+	if _, err := p.ensureServerRoles(ctx, h); err != nil {
 		return err
 	}
 	_, _, err = p.template(ctx, h)

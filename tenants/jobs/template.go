@@ -15,24 +15,25 @@ import (
 // keptTemplates is how many templates of this catalog stay on a server: while replicas of two versions run, each needs one.
 const keptTemplates = 2
 
-// template is the name of a database that has the active set already, and its fingerprint. It is built by whoever needs it
+// template is the name of a database that has the active set already, and its schema. It is built by whoever needs it
 // first, under a lock, and is closed: with a session on it, CREATE DATABASE would fail.
-func (p *provision) template(ctx context.Context, h *host) (name, fingerprint string, err error) {
+func (p *provision) template(ctx context.Context, h *host) (name string, schema catalog.Migrated, err error) {
 	set, err := p.born(ctx)
 	if err != nil {
-		return "", "", err
+		return "", schema, err
 	}
 	latest := set.Latest()
+	schema.Version, schema.Chain = latest.Number, latest.Chain
 	name = fmt.Sprintf("rh_tpl_v%d_%.8s_%s", latest.Number, latest.Chain, tail(p.db.Server))
 	mark := p.serverMark() + "template=" + latest.Chain + " fingerprint="
-	if fingerprint, err = h.templateMarked(ctx, name, mark); fingerprint != "" || err != nil {
-		return name, fingerprint, err
+	if schema.Fingerprint, err = h.templateMarked(ctx, name, mark); schema.Fingerprint != "" || err != nil {
+		return name, schema, err
 	}
-	return name, fingerprint, h.under(ctx, lockKey(p.catalog.ID(), "templates of server "+p.db.Server.String()), func() (err error) {
-		if fingerprint, err = h.templateMarked(ctx, name, mark); fingerprint != "" || err != nil {
+	return name, schema, h.under(ctx, lockKey(p.catalog.ID(), "templates of server "+p.db.Server.String()), func() (err error) {
+		if schema.Fingerprint, err = h.templateMarked(ctx, name, mark); schema.Fingerprint != "" || err != nil {
 			return err
 		}
-		if fingerprint, err = p.buildTemplate(ctx, h, set.Migrator, name, mark); err != nil {
+		if schema.Fingerprint, err = p.buildTemplate(ctx, h, set.Migrator, name, mark); err != nil {
 			return fmt.Errorf("template %s: %w", name, err)
 		}
 		return h.dropTemplates(ctx, p.serverMark(), name)
