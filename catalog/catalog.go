@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -56,6 +58,11 @@ func Open(ctx context.Context, url string, cfg Config) (*Catalog, error) {
 	// Every change takes the revision's lock. A process that stands still in the middle of one must not stop all others.
 	if pc.ConnConfig.RuntimeParams[idleInTransaction] == "" {
 		pc.ConnConfig.RuntimeParams[idleInTransaction] = "5s"
+	}
+	// Times are told in one zone, whichever replica tells them.
+	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
+		return nil
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {

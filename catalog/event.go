@@ -41,6 +41,22 @@ func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
+// actorOf is who acts: whom the event names, else whom the context does. Address and request are the context's, where the
+// event does not know them.
+func actorOf(ctx context.Context, a Actor) Actor {
+	known, _ := ctx.Value(actorKey{}).(Actor)
+	if a == (Actor{}) {
+		return known
+	}
+	if a.Address == "" {
+		a.Address = known.Address
+	}
+	if a.RequestID == "" {
+		a.RequestID = known.RequestID
+	}
+	return a
+}
+
 func (e Event) validate() error {
 	if e.Action == "" {
 		return fmt.Errorf("audit event without an action: %w", ErrInvalid)
@@ -48,7 +64,17 @@ func (e Event) validate() error {
 	return nil
 }
 
+const insertEvent = `
+insert into rowhouse.audit_events (action, target_kind, target_id, target, side, actor, impersonator, address, request_id, operation, detail)
+values ($1, $2, $3, $4, $5, $6, nullif($7, ''), nullif($8, ''), nullif($9, ''), $10, $11)`
+
 func (tx *Tx) record(ctx context.Context, e Event) error {
+	_, err := tx.Exec(ctx, insertEvent, eventRow(ctx, e)...)
+	return refine(err, "audit event "+e.Action)
+}
+
+// eventRow is an event as insertEvent takes it.
+func eventRow(ctx context.Context, e Event) []any {
 	actor := e.Actor
 	if actor == (Actor{}) {
 		actor, _ = ctx.Value(actorKey{}).(Actor)
@@ -60,23 +86,22 @@ func (tx *Tx) record(ctx context.Context, e Event) error {
 	if err != nil || e.Detail == nil {
 		detail = []byte("{}")
 	}
-	target := ID[struct{}](e.Target.ID)
-	_, err = tx.Exec(ctx, `
-		insert into rowhouse.audit_events (action, target_kind, target_id, target, side, actor, impersonator, address, request_id, operation, detail)
-		values ($1, $2, $3, $4, $5, $6, nullif($7, ''), nullif($8, ''), nullif($9, ''), $10, $11)`,
-		e.Action, e.Target.Kind, target, e.Target.Name, actor.Side, actor.Subject, actor.Impersonator, actor.Address,
-		actor.RequestID, e.Operation, detail)
-	return refine(err, "audit event "+e.Action)
+	return []any{
+		e.Action, e.Target.Kind, ID[struct{}](e.Target.ID), e.Target.Name, actor.Side, actor.Subject, actor.Impersonator, actor.Address,
+		actor.RequestID, e.Operation, detail,
+	}
 }
 
 // Events lists the newest audit events, the newest first. A zero target means of everything.
 func (c *Catalog) Events(ctx context.Context, target [16]byte, limit int) ([]Event, error) {
+	return c.EventsPage(ctx, EventFilter{Target: target}, Page{Limit: limit})
+}
+
+func (c *Catalog) events(ctx context.Context, where string, args ...any) ([]Event, error) {
 	rows, err := c.pool.Query(ctx, `
 		select seq, at, action, target_kind, target, side, actor, coalesce(impersonator, ''), coalesce(address, ''),
 		       coalesce(request_id, ''), operation, detail
-		  from rowhouse.audit_events
-		 where $1::uuid is null or target_id = $1
-		 order by seq desc limit $2`, ID[struct{}](target), limit)
+		  from rowhouse.audit_events`+where, args...)
 	if err != nil {
 		return nil, refine(err, "audit events")
 	}

@@ -19,6 +19,9 @@ type Operator interface {
 	ServerOperator
 	SettingOperator
 	TokenOperator
+	DatabaseOperator
+	AuditOperator
+	StatOperator
 }
 
 // TenantSpec is what a tenant is asked to be.
@@ -60,7 +63,7 @@ type TenantOperator interface {
 // OperationOperator follows durable work.
 type OperationOperator interface {
 	Operation(ctx context.Context, id catalog.OperationID) (*catalog.Operation, error)
-	// Operations lists the newest first; an empty tenant means everybody's.
+	// Operations lists the newest hundred, the newest first; an empty tenant means everybody's.
 	Operations(ctx context.Context, tenant string) ([]*catalog.Operation, error)
 	OperationEvents(ctx context.Context, id catalog.OperationID, after int64) ([]*catalog.OperationEvent, error)
 	// RetryOperation makes a failed operation go on at its step.
@@ -106,6 +109,7 @@ type TokenSpec struct {
 type TokenOperator interface {
 	// CreateToken makes a token; its text is given this once.
 	CreateToken(ctx context.Context, spec TokenSpec) (catalog.Secret, *catalog.Token, error)
+	Token(ctx context.Context, id string) (*catalog.Token, error)
 	Tokens(ctx context.Context) ([]*catalog.Token, error)
 	RevokeToken(ctx context.Context, id string) error
 }

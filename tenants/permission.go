@@ -19,12 +19,14 @@ const (
 	PermitSettingsManage Permission = "settings.manage"
 	PermitTokensRead     Permission = "tokens.read"
 	PermitTokensManage   Permission = "tokens.manage"
+	PermitAuditRead      Permission = "audit.read.host"
+	PermitImpersonate    Permission = "tenants.impersonate"
 )
 
 // Permissions are all that a token can be given besides PermitAll: those above, and those of verbs to come.
 var Permissions = []Permission{
 	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, "tenants.delete", "tenants.migrate",
-	"tenants.impersonate", "tenants.placement.change", "tenants.data.cross",
+	PermitImpersonate, "tenants.placement.change", "tenants.data.cross",
 	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, "operations.cancel",
-	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, "audit.read.host",
+	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, PermitAuditRead,
 }

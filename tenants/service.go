@@ -422,14 +422,11 @@ func (s *Service) Settings(ctx context.Context, tenant string) (map[string]json.
 		}
 		values = t.Settings
 	}
-	shown := make(map[string]json.RawMessage, len(values))
+	readable := make(map[string]json.RawMessage, len(values))
 	for key, value := range values {
-		if settings[key].secret {
-			value = json.RawMessage(`"[redacted]"`)
-		}
-		shown[key] = value
+		readable[key] = shown(key, value)
 	}
-	return shown, nil
+	return readable, nil
 }
 
 // maxTokenTTL is the longest an operator's token may live.

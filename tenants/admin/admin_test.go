@@ -86,6 +86,11 @@ func newHouse(t *testing.T) *house {
 	e.GET("/panic", func(echo.Context) error { panic("RHCANARY") })
 	server := httptest.NewServer(e)
 	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log: %s", h.log)
+		}
+	})
 	h.url = server.URL
 	h.all = h.token(t, "*")
 	return h
@@ -210,7 +215,7 @@ func TestAPI(t *testing.T) {
 		{name: "unknown query parameter", do: "GET " + tenantsPath + "?limt=RHCANARY", status: 422, has: []string{`query.limt`}},
 		{name: "limit that is no number", do: "GET " + tenantsPath + "?limit=RHCANARY", status: 422, has: []string{`query.limit`}},
 		{name: "limit of nothing", do: "GET " + tenantsPath + "?limit=0", status: 422},
-		{name: "cursor that is none of ours", do: "GET " + tenantsPath + "?cursor=RHCANARY!", status: 422},
+		{name: "cursor that is none of ours", do: "GET " + tenantsPath + "?cursor=RHCANARY!", status: 400, has: []string{`"code":"cursor_invalid"`}},
 		{name: "body that is no JSON", do: "POST " + tenantsPath, body: `RHCANARY`, status: 400, has: []string{`"code":"malformed"`}},
 		{name: "body cut short", do: "POST " + tenantsPath, body: `{"name":"RHCANARY`, status: 400},
 		{name: "body of a form", do: "POST " + tenantsPath, body: `name=RHCANARY`, headers: []string{"Content-Type", "application/x-www-form-urlencoded"}, status: 415, has: []string{"curl --json"}},

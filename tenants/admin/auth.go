@@ -3,27 +3,14 @@ package admin
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
 )
-
-// grants are the permissions of whoever asks.
-type grants []string
-
-func (g grants) permit(permission string) bool {
-	return permission != "" && (slices.Contains(g, permission) || slices.Contains(g, tenants.PermitAll))
-}
-
-type grantsKey struct{}
-
-func grantsFrom(ctx context.Context) grants {
-	g, _ := ctx.Value(grantsKey{}).(grants)
-	return g
-}
 
 // bearer is the request's only bearer token, or empty.
 func bearer(values []string) string {
@@ -37,43 +24,67 @@ func bearer(values []string) string {
 	return strings.TrimSpace(token)
 }
 
-// signIn finds who a token stands for. Only the host's side is let in, whatever a token of a tenant may say.
-func (s *service) signIn(ctx context.Context, token string) (context.Context, error) {
+// signIn finds who a token stands for. Only the host's side is let in, whatever a token of a tenant may say. What is done
+// under the context is done by them, from their address and under the request's id.
+func (s *service) signIn(ctx context.Context, token, address string) (context.Context, *caller, error) {
 	if token == "" {
-		return nil, tenants.ErrCredential
+		return nil, nil, tenants.ErrCredential
 	}
 	session, permitted, err := s.cfg.Authenticate(ctx, token)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case session.Side() != tenants.SideHost:
-		return nil, tenants.ErrCredential
+		return nil, nil, tenants.ErrCredential
 	}
-	return context.WithValue(tenants.NewContext(ctx, session), grantsKey{}, grants(permitted)), nil
+	actor := session.Actor()
+	actor.Address, actor.RequestID = address, requestID(ctx)
+	c := &caller{permissions: permitted, principal: principalOf(token), setHeader: func(string, string) {}}
+	return context.WithValue(catalog.WithActor(tenants.NewContext(ctx, session), actor), callerKey{}, c), c, nil
 }
 
-// permissionKey is where a route keeps what it needs.
-const permissionKey = "permission"
+// routeKey is where an operation of the API keeps its route.
+const routeKey = "route"
 
 // authorize lets a request through to its route when its token permits what the route needs.
 func (s *service) authorize(hc huma.Context, next func(huma.Context)) {
-	var authorization []string
-	hc.EachHeader(func(name, value string) {
-		if http.CanonicalHeaderKey(name) == "Authorization" {
-			authorization = append(authorization, value)
-		}
-	})
-	ctx, err := s.signIn(hc.Context(), bearer(authorization))
+	ctx, c, err := s.signIn(hc.Context(), bearer(headerValues(hc, "Authorization")), addressOf(hc.RemoteAddr()))
 	if err != nil {
 		s.refuse(hc, err)
 		return
 	}
-	needed, _ := hc.Operation().Metadata[permissionKey].(string)
-	if !grantsFrom(ctx).permit(needed) {
-		s.refuse(hc, newProblem(http.StatusForbidden, "", "The token lacks the permission "+needed))
+	if err := c.readHeaders(hc); err != nil {
+		s.refuse(hc, err)
 		return
 	}
+	r, _ := hc.Operation().Metadata[routeKey].(route)
+	if !c.permit(r.permission) {
+		s.noteRefusal(ctx, c, r)
+		s.refuse(hc, newProblem(http.StatusForbidden, "", "The token lacks the permission "+r.permission))
+		return
+	}
+	if destructive(r) {
+		if wait := s.brake.take(c.principal); wait > 0 {
+			s.refuse(hc, tooMany(wait))
+			return
+		}
+	}
 	next(huma.WithContext(hc, ctx))
+}
+
+// noteTime is how long the audit of a refusal may take.
+const noteTime = 2 * time.Second
+
+// noteRefusal has a refusal in the audit trail. A token that is refused all the time does not fill it.
+func (s *service) noteRefusal(ctx context.Context, c *caller, r route) {
+	if s.refusals.take(c.principal) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, noteTime)
+	defer cancel()
+	if err := s.operator.Refuse(ctx, r.id, r.permission); err != nil {
+		s.cfg.Logger.Error("refusal is not in the audit trail", "request_id", requestID(ctx), "error", err)
+	}
 }
 
 // refuse answers in place of a route.

@@ -3,10 +3,12 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -50,14 +52,49 @@ func NewClient(address string, token catalog.Secret) (*Client, error) {
 	}, nil
 }
 
-// do sends a request and reads its answer into out, if there is one to read into.
+// do sends a request and reads its answer into out, if there is one to read into. A POST carries a key of its own, so that
+// one whose answer is lost on the way can be sent again without being carried out twice.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	var body io.Reader
+	var text []byte
 	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if text, err = json.Marshal(in); err != nil {
 			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 		}
+	}
+	if method != http.MethodPost {
+		return c.send(ctx, method, path, query, "", text, out)
+	}
+	key := rand.Text()
+	for attempt := 1; ; attempt++ {
+		err := c.send(ctx, method, path, query, key, text, out)
+		if attempt == attempts || ctx.Err() != nil || !isLost(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(attempt) * 300 * time.Millisecond):
+		}
+	}
+}
+
+// attempts is how often a POST is sent at most.
+const attempts = 3
+
+// isLost says that the answer to a request did not arrive: nobody knows whether it was carried out.
+func isLost(err error) bool {
+	var broken *url.Error
+	var dialed *net.OpError
+	if errors.As(err, &dialed) && dialed.Op == "dial" {
+		return false // it was never sent
+	}
+	return errors.As(err, &broken) && !broken.Timeout() || errors.Is(err, catalog.ErrInFlight)
+}
+
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, key string, text []byte, out any) error {
+	var body io.Reader
+	if text != nil {
 		body = bytes.NewReader(text)
 	}
 	target := c.base + path
@@ -70,8 +107,11 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	r.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	r.Header.Set("Accept", "application/json")
-	if in != nil {
+	if text != nil {
 		r.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
 	}
 	answer, err := c.http.Do(r)
 	if err != nil {
@@ -115,13 +155,11 @@ func about(noun, ref string, err error) error {
 }
 
 // every reads all pages of a list.
-func every[Item any](ctx context.Context, c *Client, path string, query url.Values, paged bool) ([]Item, error) {
+func every[Item any](ctx context.Context, c *Client, path string, query url.Values) ([]Item, error) {
 	if query == nil {
 		query = url.Values{}
 	}
-	if paged {
-		query.Set("limit", "1000")
-	}
+	query.Set("limit", "1000")
 	all := []Item{}
 	for {
 		var one list[Item]
@@ -171,7 +209,7 @@ func (c *Client) Tenant(ctx context.Context, ref string) (*catalog.Tenant, error
 
 // Tenants lists tenants by name.
 func (c *Client) Tenants(ctx context.Context) ([]*catalog.Tenant, error) {
-	return every[*catalog.Tenant](ctx, c, "/tenants", nil, true)
+	return every[*catalog.Tenant](ctx, c, "/tenants", nil)
 }
 
 // SuspendTenant stops serving a tenant.
@@ -191,17 +229,19 @@ func (c *Client) Operation(ctx context.Context, id catalog.OperationID) (*catalo
 	return op, about("operation", id.String(), err)
 }
 
-// Operations lists the newest.
+// Operations lists the newest hundred.
 func (c *Client) Operations(ctx context.Context, tenant string) ([]*catalog.Operation, error) {
-	all, err := every[*catalog.Operation](ctx, c, "/operations", tenantQuery(tenant), true)
-	return all, about("tenant", tenant, err)
+	newest := new(list[*catalog.Operation])
+	err := c.do(ctx, http.MethodGet, "/operations", tenantQuery(tenant), nil, newest)
+	return newest.Items, about("tenant", tenant, err)
 }
 
 // OperationEvents lists what happened to an operation.
 func (c *Client) OperationEvents(ctx context.Context, id catalog.OperationID, after int64) ([]*catalog.OperationEvent, error) {
 	query := url.Values{"after": {strconv.FormatInt(after, 10)}}
-	all, err := every[*catalog.OperationEvent](ctx, c, "/operations/"+id.String()+"/events", query, false)
-	return all, about("operation", id.String(), err)
+	found := new(list[*catalog.OperationEvent])
+	err := c.do(ctx, http.MethodGet, "/operations/"+id.String()+"/events", query, nil, found)
+	return found.Items, about("operation", id.String(), err)
 }
 
 // RetryOperation makes a failed operation go on at its step.
@@ -259,7 +299,7 @@ func (c *Client) Server(ctx context.Context, ref string) (*catalog.Server, error
 
 // Servers lists servers by name.
 func (c *Client) Servers(ctx context.Context) ([]*catalog.Server, error) {
-	return every[*catalog.Server](ctx, c, "/servers", nil, false)
+	return every[*catalog.Server](ctx, c, "/servers", nil)
 }
 
 // SetSetting stores what the host decides.
@@ -275,7 +315,7 @@ func (c *Client) UnsetSetting(ctx context.Context, tenant, key string) error {
 
 // Settings are what the host decided.
 func (c *Client) Settings(ctx context.Context, tenant string) (map[string]json.RawMessage, error) {
-	all, err := every[setting](ctx, c, "/settings", tenantQuery(tenant), false)
+	all, err := every[*catalog.Setting](ctx, c, "/settings", tenantQuery(tenant))
 	if err != nil {
 		return nil, about("tenant", tenant, err)
 	}
@@ -299,12 +339,65 @@ func (c *Client) CreateToken(ctx context.Context, spec tenants.TokenSpec) (catal
 	return catalog.NewSecret(made.Text), &made.Token, nil
 }
 
+// Token finds an operator's token by its id.
+func (c *Client) Token(ctx context.Context, id string) (*catalog.Token, error) {
+	t, err := one[catalog.Token](ctx, c, http.MethodGet, "/tokens/"+url.PathEscape(id), nil)
+	return t, about("token", id, err)
+}
+
 // Tokens lists operators' tokens.
 func (c *Client) Tokens(ctx context.Context) ([]*catalog.Token, error) {
-	return every[*catalog.Token](ctx, c, "/tokens", nil, false)
+	return every[*catalog.Token](ctx, c, "/tokens", nil)
 }
 
 // RevokeToken ends an operator's token.
 func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return about("token", id, c.do(ctx, http.MethodDelete, "/tokens/"+url.PathEscape(id), nil, nil, nil))
+}
+
+// Database finds a database by its id, or by the name that rowhouse gave it.
+func (c *Client) Database(ctx context.Context, ref string) (*catalog.Database, error) {
+	d, err := one[catalog.Database](ctx, c, http.MethodGet, "/databases/"+url.PathEscape(ref), nil)
+	return d, about("database", ref, err)
+}
+
+// Databases lists the databases of a server, or of all.
+func (c *Client) Databases(ctx context.Context, server string) ([]*catalog.Database, error) {
+	all, err := every[*catalog.Database](ctx, c, "/databases", filters("server", server))
+	return all, about("server", server, err)
+}
+
+// Events lists what was done.
+func (c *Client) Events(ctx context.Context, q tenants.AuditQuery) ([]catalog.Event, error) {
+	query := filters("tenant", q.Tenant)
+	if !q.Since.IsZero() {
+		query.Set("since", q.Since.Format(time.RFC3339Nano))
+	}
+	if q.Oldest {
+		query.Set("order", "oldest")
+		query.Set("after", strconv.FormatInt(q.After, 10))
+	}
+	if q.Limit == 0 {
+		q.Limit = 100
+	}
+	// As many as are wanted, however few a page holds.
+	all := []catalog.Event{}
+	for len(all) < q.Limit {
+		query.Set("limit", strconv.Itoa(min(q.Limit-len(all), 1000)))
+		page := new(list[catalog.Event])
+		if err := c.do(ctx, http.MethodGet, "/audit", query, nil, page); err != nil {
+			return nil, about("tenant", q.Tenant, err)
+		}
+		all = append(all, page.Items...)
+		if page.NextCursor == nil {
+			break
+		}
+		query.Set("cursor", *page.NextCursor)
+	}
+	return all, nil
+}
+
+// Stats counts what there is.
+func (c *Client) Stats(ctx context.Context) (*catalog.Stats, error) {
+	return one[catalog.Stats](ctx, c, http.MethodGet, "/stats", nil)
 }

@@ -30,6 +30,12 @@ type Config struct {
 	// NoConsole and NoDocs leave out the pages for browsers.
 	NoConsole, NoDocs bool
 
+	// DestructivePerMinute is how often a token may take something away in a minute: suspend, delete, move, revoke. Half of
+	// them may come at once. Negative means no limit.
+	//
+	// Zero means 120.
+	DestructivePerMinute int
+
 	// Logger is told of what went wrong inside.
 	//
 	// Nil means slog.Default().
@@ -39,6 +45,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.DestructivePerMinute == 0 {
+		c.DestructivePerMinute = 120
 	}
 	return c
 }

@@ -83,7 +83,7 @@ func (c *console) show(w http.ResponseWriter, r *http.Request) {
 		c.render(w, r, http.StatusOK, consoleView{})
 		return
 	}
-	ctx, err := c.signIn(r.Context(), cookie.Value)
+	ctx, _, err := c.signIn(r.Context(), cookie.Value, addressOf(r.RemoteAddr))
 	if err != nil {
 		c.askAgain(w, r, err)
 		return
@@ -99,7 +99,7 @@ func (c *console) look(ctx context.Context) consoleView {
 		view.Subject = "operator"
 	}
 	see := func(permission string, read func() error) {
-		if !grantsFrom(ctx).permit(permission) {
+		if !callerFrom(ctx).permit(permission) {
 			view.Failures = append(view.Failures, "The token lacks the permission "+permission)
 			return
 		}
@@ -129,7 +129,7 @@ func (c *console) look(ctx context.Context) consoleView {
 func (c *console) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	token := r.PostFormValue("token")
-	if _, err := c.signIn(r.Context(), token); err != nil {
+	if _, _, err := c.signIn(r.Context(), token, addressOf(r.RemoteAddr)); err != nil {
 		c.askAgain(w, r, err)
 		return
 	}

@@ -56,8 +56,8 @@ func docsPage(api *huma.OpenAPI) (http.Handler, error) {
 }
 
 func docsRouteOf(api *huma.OpenAPI, path string, op *huma.Operation) docsRoute {
-	permission, _ := op.Metadata[permissionKey].(string)
-	route := docsRoute{Method: op.Method, Path: path, Summary: op.Summary, Permission: permission}
+	of, _ := op.Metadata[routeKey].(route)
+	route := docsRoute{Method: op.Method, Path: path, Summary: op.Summary, Permission: of.permission}
 	for _, p := range op.Parameters {
 		if p.In == "query" {
 			route.Takes = append(route.Takes, "?"+p.Name)

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"net/http"
-	"net/url"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -44,8 +43,7 @@ type operationInput struct {
 }
 
 type listOperationsInput struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many items at most"`
-	Cursor string `query:"cursor" maxLength:"200" doc:"The next_cursor of the page before"`
+	PageInput
 	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
 }
 
@@ -53,19 +51,15 @@ func (s *service) registerOperations() {
 	const tag = "Operations"
 	add(s, route{"list-operations", tag, "List operations, the newest first", http.MethodGet, "/operations", tenants.PermitOpsRead, 0},
 		func(ctx context.Context, in *listOperationsInput) (*listOutput[*operationBody], error) {
-			all, err := s.operator.Operations(ctx, in.Tenant)
-			if err != nil {
-				return nil, err
-			}
-			bodies := make([]*operationBody, len(all))
-			for i, op := range all {
-				bodies[i] = bodyOf(op)
-			}
-			query := url.Values{}
-			if in.Tenant != "" {
-				query.Set("tenant", in.Tenant)
-			}
-			return page(operationsPath, query, pageInput{in.Limit, in.Cursor}, bodies, func(b *operationBody) string { return b.ID.String() }, descending)
+			return paged("/operations", filters("tenant", in.Tenant), in.PageInput, func(b *operationBody) string { return b.ID.String() },
+				func(p catalog.Page) ([]*operationBody, error) {
+					found, err := s.operator.OperationsPage(ctx, in.Tenant, p)
+					bodies := make([]*operationBody, len(found))
+					for i, op := range found {
+						bodies[i] = bodyOf(op)
+					}
+					return bodies, err
+				})
 		})
 	add(s, route{"get-operation", tag, "Show an operation", http.MethodGet, "/operations/{id}", tenants.PermitOpsRead, 0},
 		func(ctx context.Context, in *operationInput) (*operationOutput, error) {

@@ -28,12 +28,9 @@ type addServerInput struct {
 func (s *service) registerServers() {
 	const tag = "Servers"
 	add(s, route{"list-servers", tag, "List servers by name", http.MethodGet, "/servers", tenants.PermitServersRead, 0},
-		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Server], error) {
-			all, err := s.operator.Servers(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return everything(all), nil
+		func(ctx context.Context, in *PageInput) (*listOutput[*catalog.Server], error) {
+			return paged("/servers", nil, *in, func(server *catalog.Server) string { return server.Name },
+				func(p catalog.Page) ([]*catalog.Server, error) { return s.operator.ServersPage(ctx, p) })
 		})
 	add(s, route{"add-server", tag, "Register a server", http.MethodPost, "/servers", tenants.PermitServersManage, http.StatusCreated},
 		func(ctx context.Context, in *addServerInput) (*serverOutput, error) {

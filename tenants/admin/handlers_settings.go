@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sort"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -14,6 +13,7 @@ import (
 
 // settingsInput says whose settings are meant.
 type settingsInput struct {
+	PageInput
 	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
 }
 
@@ -30,25 +30,12 @@ type setSettingInput struct {
 	}
 }
 
-type setting struct {
-	Key   string          `json:"key"`
-	Value json.RawMessage `json:"value"`
-}
-
 func (s *service) registerSettings() {
 	const tag = "Settings"
 	add(s, route{"list-settings", tag, "List what the host decided", http.MethodGet, "/settings", tenants.PermitSettingsRead, 0},
-		func(ctx context.Context, in *settingsInput) (*listOutput[setting], error) {
-			values, err := s.operator.Settings(ctx, in.Tenant)
-			if err != nil {
-				return nil, err
-			}
-			all := make([]setting, 0, len(values))
-			for key, value := range values {
-				all = append(all, setting{key, value})
-			}
-			sort.Slice(all, func(i, j int) bool { return all[i].Key < all[j].Key })
-			return everything(all), nil
+		func(ctx context.Context, in *settingsInput) (*listOutput[*catalog.Setting], error) {
+			return paged("/settings", filters("tenant", in.Tenant), in.PageInput, func(one *catalog.Setting) string { return one.Key },
+				func(p catalog.Page) ([]*catalog.Setting, error) { return s.operator.SettingsPage(ctx, in.Tenant, p) })
 		})
 	add(s, route{"set-setting", tag, "Decide something", http.MethodPut, "/settings/{key}", tenants.PermitSettingsManage, http.StatusNoContent},
 		func(ctx context.Context, in *setSettingInput) (*struct{}, error) {

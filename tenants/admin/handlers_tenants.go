@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"net/http"
-	"net/url"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -55,12 +54,9 @@ type domainInput struct {
 func (s *service) registerTenants() {
 	const tag = "Tenants"
 	add(s, route{"list-tenants", tag, "List tenants by name", http.MethodGet, "/tenants", tenants.PermitTenantsRead, 0},
-		func(ctx context.Context, in *pageInput) (*listOutput[*catalog.Tenant], error) {
-			all, err := s.operator.Tenants(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return page(basePath+"/tenants", url.Values{}, *in, all, func(t *catalog.Tenant) string { return t.Name }, ascending)
+		func(ctx context.Context, in *PageInput) (*listOutput[*catalog.Tenant], error) {
+			return paged("/tenants", nil, *in, func(t *catalog.Tenant) string { return t.Name },
+				func(p catalog.Page) ([]*catalog.Tenant, error) { return s.operator.TenantsPage(ctx, p) })
 		})
 	add(s, route{"create-tenant", tag, "Begin to provision a tenant", http.MethodPost, "/tenants", tenants.PermitTenantsCreate, http.StatusAccepted},
 		func(ctx context.Context, in *createTenantInput) (*operationOutput, error) {

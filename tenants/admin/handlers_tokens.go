@@ -11,6 +11,12 @@ import (
 	"github.com/rowhouse/rowhouse/tenants"
 )
 
+type tokenInput struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+type tokenOutput struct{ Body *catalog.Token }
+
 type createTokenInput struct {
 	Body struct {
 		Subject     string   `json:"subject" minLength:"1" maxLength:"200" doc:"Whom the audit trail names"`
@@ -33,12 +39,16 @@ type newToken struct {
 func (s *service) registerTokens() {
 	const tag = "Tokens"
 	add(s, route{"list-tokens", tag, "List operators' tokens, the newest first", http.MethodGet, "/tokens", tenants.PermitTokensRead, 0},
-		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Token], error) {
-			all, err := s.operator.Tokens(ctx)
+		func(ctx context.Context, in *PageInput) (*listOutput[*catalog.Token], error) {
+			return paged("/tokens", nil, *in, (*catalog.Token).Key, func(p catalog.Page) ([]*catalog.Token, error) { return s.operator.TokensPage(ctx, p) })
+		})
+	add(s, route{"get-token", tag, "Show an operator's token, without its text", http.MethodGet, "/tokens/{id}", tenants.PermitTokensRead, 0},
+		func(ctx context.Context, in *tokenInput) (*tokenOutput, error) {
+			t, err := s.operator.Token(ctx, in.ID)
 			if err != nil {
 				return nil, err
 			}
-			return everything(all), nil
+			return &tokenOutput{t}, nil
 		})
 	add(s, route{"create-token", tag, "Make an operator's token", http.MethodPost, "/tokens", tenants.PermitTokensManage, http.StatusCreated},
 		func(ctx context.Context, in *createTokenInput) (*createTokenOutput, error) {
@@ -46,7 +56,7 @@ func (s *service) registerTokens() {
 			if err != nil {
 				return nil, fmt.Errorf("ttl must be a duration such as 720h: %w", catalog.ErrInvalid)
 			}
-			if err := mayGive(grantsFrom(ctx), in.Body.Permissions); err != nil {
+			if err := mayGive(callerFrom(ctx), in.Body.Permissions); err != nil {
 				return nil, err
 			}
 			text, token, err := s.operator.CreateToken(ctx, tenants.TokenSpec{Subject: in.Body.Subject, Permissions: in.Body.Permissions, TTL: ttl})
@@ -56,17 +66,14 @@ func (s *service) registerTokens() {
 			return &createTokenOutput{basePath + "/tokens/" + token.ID, newToken{*token, text.Reveal()}}, nil
 		})
 	add(s, route{"revoke-token", tag, "End an operator's token", http.MethodDelete, "/tokens/{id}", tenants.PermitTokensManage, http.StatusNoContent},
-		func(ctx context.Context, in *struct {
-			ID string `path:"id" maxLength:"64"`
-		},
-		) (*struct{}, error) {
+		func(ctx context.Context, in *tokenInput) (*struct{}, error) {
 			return nil, s.operator.RevokeToken(ctx, in.ID)
 		})
 }
 
 // mayGive refuses permissions that there are not, and those that whoever asks does not have: nobody raises themselves by a
 // token.
-func mayGive(own grants, wanted []string) error {
+func mayGive(own *caller, wanted []string) error {
 	for i, p := range wanted {
 		switch {
 		case p != tenants.PermitAll && !slices.Contains(tenants.Permissions, p):

@@ -27,7 +27,8 @@ type Problem struct {
 	RequestID string         `json:"request_id,omitempty"`
 	Errors    []ProblemError `json:"errors,omitempty" doc:"What is wrong with each part of the request"`
 
-	challenge bool
+	challenge  bool
+	retryAfter string
 }
 
 // ProblemError is what is wrong with one part of a request.
@@ -45,6 +46,8 @@ var kinds = map[int]struct{ code, detail string }{
 	http.StatusMethodNotAllowed:      {"method_not_allowed", "This path does not know the method"},
 	http.StatusNotAcceptable:         {"not_acceptable", "The answer would be application/json"},
 	http.StatusRequestTimeout:        {"timeout", "The request's body took too long"},
+	http.StatusPreconditionFailed:    {"precondition_failed", "It is not as If-Match has it"},
+	http.StatusTooManyRequests:       {"rate_limited", "Too much is taken away in too short a time; admin.destructive_per_minute bounds it"},
 	http.StatusConflict:              {"conflict", "Something else changed or holds it"},
 	http.StatusRequestEntityTooLarge: {"too_large", "The request's body is too large"},
 	http.StatusUnsupportedMediaType:  {"unsupported_media_type", "The body must be application/json, as curl --json sends it"},
@@ -68,9 +71,12 @@ func newProblem(status int, code, detail string) *Problem {
 	}
 	return &Problem{
 		Type: "urn:rowhouse:problem:" + code, Title: http.StatusText(status), Status: status, Detail: detail, Code: code,
-		challenge: status == http.StatusUnauthorized,
+		challenge: status == http.StatusUnauthorized, retryAfter: retryAfter[code],
 	}
 }
+
+// retryAfter is in how many seconds what was refused may be asked again, by code.
+var retryAfter = map[string]string{"unavailable": "1", "in_flight": "1"}
 
 // of gives the problem the id of its request.
 func (p *Problem) of(id string) *Problem {
@@ -108,8 +114,8 @@ func (p *Problem) GetHeaders() http.Header {
 	if p.challenge {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
-	if p.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
+	if p.retryAfter != "" {
+		h.Set("Retry-After", p.retryAfter)
 	}
 	return h
 }
@@ -127,6 +133,9 @@ var meanings = []struct {
 	{tenants.ErrUnavailable, http.StatusServiceUnavailable, "unavailable", false},
 	{tenants.ErrCredential, http.StatusUnauthorized, "unauthorized", false},
 	{tenants.ErrNotHost, http.StatusForbidden, "forbidden", false},
+	{catalog.ErrChanged, http.StatusPreconditionFailed, "precondition_failed", false},
+	{catalog.ErrInFlight, http.StatusConflict, "in_flight", true},
+	{catalog.ErrReused, http.StatusUnprocessableEntity, "key_reused", true},
 	{catalog.ErrNotFound, http.StatusNotFound, "not_found", false},
 	{catalog.ErrExists, http.StatusConflict, "already_exists", true},
 	{catalog.ErrConflict, http.StatusConflict, "conflict", true},

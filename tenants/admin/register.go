@@ -3,17 +3,16 @@ package admin
 import (
 	"errors"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2/adapters/humaecho"
 	"github.com/labstack/echo/v4"
-
-	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // Register mounts the API, its description and the console on e, which is the admin listener's own: e's errors become
 // problems, hosts that are not ours are turned away, and every answer carries a request id. Other routes may be added.
-func Register(e *echo.Echo, op tenants.Operator, cfg Config) error {
+func Register(e *echo.Echo, op Backend, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
@@ -27,7 +26,7 @@ func Register(e *echo.Echo, op tenants.Operator, cfg Config) error {
 	for _, m := range []func(http.Handler) http.Handler{cfg.identify, cfg.recover, cfg.admit, spellVerbs} {
 		e.Pre(echo.WrapMiddleware(m))
 	}
-	s := &service{operator: op, cfg: cfg}
+	s := &service{operator: op, cfg: cfg, brake: newBrake(cfg.DestructivePerMinute), refusals: newBrake(refusalsPerMinute)}
 	s.api = humaecho.New(e, describe())
 	s.register()
 	description, err := s.description()
@@ -50,13 +49,16 @@ func Register(e *echo.Echo, op tenants.Operator, cfg Config) error {
 	return nil
 }
 
+// refusalsPerMinute bounds what a token that is refused leaves in the audit trail.
+const refusalsPerMinute = 20
+
 // spellVerbs turns …/operations/X:retry into …/operations/X/:retry, because Echo would take ":id:retry" for one parameter.
 func spellVerbs(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rest, ok := strings.CutPrefix(r.URL.Path, operationsPath+"/")
-		if id, verb, verbed := strings.Cut(rest, ":"); ok && verbed && !strings.ContainsAny(rest, "/") {
+		of, last := path.Split(r.URL.Path)
+		if id, verb, verbed := strings.Cut(last, ":"); verbed && id != "" && strings.HasPrefix(of, basePath+"/") {
 			// In place: Echo routes by the URL that it was given, whatever request a middleware passes on.
-			r.URL.Path, r.URL.RawPath = operationsPath+"/"+id+"/:"+verb, ""
+			r.URL.Path, r.URL.RawPath = of+id+"/:"+verb, ""
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // Where the API stands.
@@ -22,9 +21,11 @@ const (
 
 // service is an Operator behind HTTP.
 type service struct {
-	operator tenants.Operator
+	operator Backend
 	cfg      Config
 	api      huma.API
+	brake    *brake
+	refusals *brake
 }
 
 // describe says what huma makes of the API. Its own pages load things from elsewhere and its schema links would take the
@@ -49,6 +50,9 @@ func (s *service) register() {
 	s.registerOperations()
 	s.registerSettings()
 	s.registerTokens()
+	s.registerDatabases()
+	s.registerAudit()
+	s.registerStats()
 }
 
 // route is one route of the API.
@@ -67,15 +71,76 @@ func add[In, Out any](s *service, r route, fn func(ctx context.Context, in *In) 
 	op := huma.Operation{
 		OperationID: r.id, Method: r.method, Path: basePath + r.path, Summary: r.summary, Tags: []string{r.tag},
 		Description: "Needs the permission `" + r.permission + "`.", DefaultStatus: r.status,
-		Metadata: map[string]any{permissionKey: r.permission},
+		Metadata: map[string]any{routeKey: r}, Extensions: map[string]any{"x-permission": r.permission},
+		Parameters: r.parameters(),
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *In) (*Out, error) {
-		out, err := fn(ctx, in)
+		out, err := answer(ctx, s, r, in, fn)
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
 		return out, nil
 	})
+}
+
+// answer is what every route has around its own work: validators of what it shows, conditions for what it changes, and a
+// key under which it is carried out once.
+func answer[In, Out any](ctx context.Context, s *service, r route, in *In, fn func(ctx context.Context, in *In) (*Out, error)) (*Out, error) {
+	c := callerFrom(ctx)
+	if r.method == http.MethodGet {
+		out, err := fn(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		if body := bodyIn(out); body != nil {
+			etag := etagOf(body)
+			c.setHeader("ETag", etag)
+			if c.ifNoneMatch != "" && matches(c.ifNoneMatch, etag, true) {
+				return nil, newProblem(http.StatusNotModified, "", "")
+			}
+		}
+		return out, nil
+	}
+	if c.ifMatch != "" {
+		var err error
+		if ctx, err = s.expect(ctx, r, refIn(in), c.ifMatch); err != nil {
+			return nil, err
+		}
+	}
+	if c.key != "" && r.method == http.MethodPost {
+		return once(ctx, s, c, r, in, fn)
+	}
+	return fn(ctx, in)
+}
+
+// refIn is what an input's path names, or empty.
+func refIn(in any) string {
+	v := reflect.Indirect(reflect.ValueOf(in))
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		if name := field.Tag.Get("path"); name == "ref" || name == "id" {
+			return fmt.Sprint(v.FieldByIndex(field.Index).Interface())
+		}
+	}
+	return ""
+}
+
+// parameters are the headers that the route understands besides its own.
+func (r route) parameters() []*huma.Param {
+	text := &huma.Schema{Type: huma.TypeString}
+	var found []*huma.Param
+	if r.method == http.MethodPost {
+		found = append(found, &huma.Param{
+			Name: "Idempotency-Key", In: "header", Schema: text,
+			Description: "1 to 255 printable ASCII characters, chosen by the client: the same request with the same key is carried out once and answered the same for 24 hours",
+		})
+	}
+	if r.method != http.MethodGet && entityOf(r.path) != "" {
+		found = append(found, &huma.Param{Name: "If-Match", In: "header", Schema: text, Description: "The ETag that was read: 412 when it has changed since"})
+	}
+	if r.method == http.MethodGet {
+		found = append(found, &huma.Param{Name: "If-None-Match", In: "header", Schema: text, Description: "The ETag that is known: 304 when it still holds"})
+	}
+	return found
 }
 
 // description is the API's OpenAPI document. The verbs of operations stand in it as clients write them.
