@@ -39,15 +39,19 @@ type Tenant struct {
 	// StateBefore is the state that undelete gives back.
 	StateBefore State `json:"state_before,omitempty"`
 	// PurgeAfter is when a deleted tenant is purged; PurgeBegan since when that can no longer be taken back.
-	PurgeAfter *time.Time                 `json:"purge_after,omitempty"`
-	PurgeBegan *time.Time                 `json:"purge_began,omitempty"`
-	Edition    string                     `json:"edition,omitempty"`
-	Placement  Placement                  `json:"placement,omitempty"`
-	Database   DatabaseID                 `json:"database,omitzero"`
-	Epoch      int64                      `json:"epoch"`
-	Settings   map[string]json.RawMessage `json:"-"`
-	CreatedAt  time.Time                  `json:"created_at"`
-	UpdatedAt  time.Time                  `json:"updated_at"`
+	PurgeAfter *time.Time `json:"purge_after,omitempty"`
+	PurgeBegan *time.Time `json:"purge_began,omitempty"`
+	Edition    string     `json:"edition,omitempty"`
+	Placement  Placement  `json:"placement,omitempty"`
+	Database   DatabaseID `json:"database,omitzero"`
+	Epoch      int64      `json:"epoch"`
+	// PlacementEpoch counts the tenant's placements; the gate of its database has the same. Zero: its database has no gate.
+	PlacementEpoch int64 `json:"-"`
+	// Moving says that the tenant is about to change its database.
+	Moving    bool                       `json:"moving,omitempty"`
+	Settings  map[string]json.RawMessage `json:"-"`
+	CreatedAt time.Time                  `json:"created_at"`
+	UpdatedAt time.Time                  `json:"updated_at"`
 }
 
 // Ref names the tenant in an audit event.
@@ -64,7 +68,7 @@ func (t *Tenant) StateAt(moment time.Time) State {
 const selectTenant = `
 select t.id, t.name, t.state, coalesce(t.state_reason, '') state_reason, t.state_until, coalesce(t.state_before, '') state_before,
        t.purge_after, t.purge_began, coalesce(t.edition, '') edition,
-       coalesce(d.kind, '') placement, t.database, t.epoch, t.created_at, t.updated_at,
+       coalesce(d.kind, '') placement, t.database, t.epoch, t.placement_epoch, t.moving, t.created_at, t.updated_at,
        array(select a.name from rowhouse.aliases a where a.tenant = t.id and a.until > now() order by 1) aliases,
        array(select o.host from rowhouse.domains o where o.tenant = t.id order by not o.is_primary, 1) domains,
        coalesce((select jsonb_object_agg(s.key, s.value) from rowhouse.settings s where s.tenant = t.id), '{}') settings
@@ -96,6 +100,8 @@ type NewTenant struct {
 	Name     string
 	Edition  string
 	Database DatabaseID
+	// Gated says that its database will have a gate for it.
+	Gated bool
 }
 
 // CreateTenant inserts a tenant that is being provisioned. A name in use, as name or alias, is ErrExists.
@@ -109,8 +115,8 @@ func (tx *Tx) CreateTenant(ctx context.Context, t NewTenant) error {
 		return fmt.Errorf("%s: %w", noun, ErrExists)
 	}
 	_, err := tx.Exec(ctx, `
-		insert into rowhouse.tenants (id, name, state, edition, database)
-		values ($1, $2, 'provisioning', nullif($3, ''), $4)`, t.ID, t.Name, t.Edition, t.Database)
+		insert into rowhouse.tenants (id, name, state, edition, database, placement_epoch)
+		values ($1, $2, 'provisioning', nullif($3, ''), $4, $5::boolean::integer)`, t.ID, t.Name, t.Edition, t.Database, t.Gated)
 	return refine(err, noun)
 }
 

@@ -554,7 +554,7 @@ func TestBind_policies(t *testing.T) {
 		}
 		calls := one[[]string](t, owner, `select array_agg(p.proname::text order by p.proname) from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 			where p.pronamespace = 'rowhouse'::regnamespace and a.grantee <> p.proowner`)
-		if diff := cmp.Diff([]string{"idempotency_claim", "idempotency_claim", "idempotency_claim", "idempotency_keep", "idempotency_keep", "idempotency_keep", "is_host", "tenant_id"}, calls); diff != "" {
+		if diff := cmp.Diff([]string{"enter_tenant", "enter_tenant", "enter_tenant", "idempotency_claim", "idempotency_claim", "idempotency_claim", "idempotency_keep", "idempotency_keep", "idempotency_keep", "is_host", "tenant_id"}, calls); diff != "" {
 			t.Errorf("callable by others: %s", diff)
 		}
 	})
