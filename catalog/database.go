@@ -132,9 +132,15 @@ type Migrated struct {
 
 // SetDatabaseSchema records what the migrator found or did. The plan epoch rises when the schema changed.
 func (tx *Tx) SetDatabaseSchema(ctx context.Context, id DatabaseID, m Migrated) error {
-	return tx.exactlyOne(ctx, "database "+id.String(), `
-		update rowhouse.databases
-		   set schema_version = $2, schema_chain = $3, fingerprint = $4, migrate_error = nullif($5, ''), checked_at = now(),
-		       plan_epoch = plan_epoch + case when fingerprint <> $4 or schema_chain <> $3 then 1 else 0 end, updated_at = now()
-		 where id = $1`, id, m.Version, m.Chain, m.Fingerprint, m.Error)
+	return tx.exactlyOne(ctx, "database "+id.String(), setDatabaseSchema, schemaRow(id, m)...)
+}
+
+const setDatabaseSchema = `
+update rowhouse.databases
+   set schema_version = $2, schema_chain = $3, fingerprint = $4, migrate_error = nullif($5, ''), checked_at = now(),
+       plan_epoch = plan_epoch + case when fingerprint <> $4 or schema_chain <> $3 then 1 else 0 end, updated_at = now()
+ where id = $1`
+
+func schemaRow(id DatabaseID, m Migrated) []any {
+	return []any{id, m.Version, m.Chain, m.Fingerprint, m.Error}
 }

@@ -482,55 +482,112 @@ type TargetResult struct {
 	Refused bool
 }
 
-// RecordTarget writes a result: the target, the database's row with its audit event, the ring's counters, the server's
-// breaker. A claim that was lost is ErrConflict, and nothing is written.
-func (tx *Tx) RecordTarget(ctx context.Context, ro *Rollout, r *TargetResult) error {
-	noun := "target " + r.Name
-	detail, err := json.Marshal(r.Detail)
-	if err != nil || r.Detail == nil {
-		detail = []byte("{}")
+// RecordTargets writes results: the targets, the databases' rows each with its audit event, the rings' counters, the
+// servers' breakers. What comes back are results of claims that were lost, of which nothing is written.
+func (tx *Tx) RecordTargets(ctx context.Context, ro *Rollout, results []*TargetResult) (lost []*TargetResult, err error) {
+	if len(results) == 0 {
+		return nil, nil
 	}
-	done := asInt(r.State == TargetDone)
-	failed := asInt(r.State == TargetFailed || r.State == TargetNeedsRepair)
-	final := done+failed > 0
-	hits := 0
-	err = tx.QueryRow(ctx, `
-		with hit as (update rowhouse.rollout_targets
-		   set state = $4, noop = $5, to_version = $6, class = $7, sqlstate = $8, error = $9, detail = $10, seq = $11,
-		       next_at = clock_timestamp() + $12::interval, attempts = attempts - $13, finished_at = case when $14 then clock_timestamp() end,
-		       worker = null, lease_until = '-infinity'
-		 where rollout = $1 and database = $2 and op_epoch = $3 and state = 'running'
-		returning ring),
-		counted as (update rowhouse.rollout_rings g set done = done + $15, failed = failed + $16
-		  from hit where g.rollout = $1 and g.ring = hit.ring and $14)
-		select count(*) from hit`,
-		ro.ID, r.Database, r.Epoch, r.State, r.Noop, r.Schema.Version, r.Class, r.SQLState, r.Error, detail, ro.Seq+1,
-		r.Wait, asInt(r.Uncounted), final, done, failed).Scan(&hits)
+	held, err := tx.finishTargets(ctx, ro, results)
 	if err != nil {
-		return refine(err, noun)
+		return nil, err
 	}
-	if hits == 0 {
-		return fmt.Errorf("%s is another worker's: %w", noun, ErrConflict)
-	}
-	ro.Seq++
-	if err := tx.record(ctx, Event{
-		Action: "database.migrate", Target: r.Ref(), Operation: ro.Operation,
-		Detail: map[string]any{"rollout": ro.ID.String(), "state": string(r.State), "version": r.Schema.Version},
-	}); err != nil {
-		return err
-	}
-	if err := tx.SetDatabaseSchema(ctx, r.Database, r.Schema); err != nil {
-		return err
-	}
-	for _, ring := range ro.Rings {
-		if ring.Ring == r.Ring {
-			ring.Done, ring.Failed = ring.Done+done, ring.Failed+failed
+	rows := &pgx.Batch{}
+	for _, r := range results {
+		if !held[r.Database] {
+			lost = append(lost, r)
+			continue
+		}
+		rows.Queue(insertEvent, eventRow(ctx, Event{
+			Action: "database.migrate", Target: r.Ref(), Operation: ro.Operation,
+			Detail: map[string]any{"rollout": ro.ID.String(), "state": string(r.State), "version": r.Schema.Version},
+		})...)
+		rows.Queue(setDatabaseSchema, schemaRow(r.Database, r.Schema)...)
+		for _, ring := range ro.Rings {
+			if ring.Ring == r.Ring {
+				ring.Done, ring.Failed = ring.Done+r.done(), ring.Failed+r.failed()
+			}
 		}
 	}
-	if !r.Refused && !ro.Away {
-		return nil
+	if rows.Len() > 0 {
+		if err := tx.SendBatch(ctx, rows).Close(); err != nil {
+			return nil, refine(err, "results of rollout "+ro.ID.String())
+		}
 	}
-	return tx.breaker(ctx, ro, r)
+	for _, r := range results {
+		if held[r.Database] && (r.Refused || ro.Away) {
+			if err := tx.breaker(ctx, ro, r); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return lost, nil
+}
+
+func (r *TargetResult) done() int { return asInt(r.State == TargetDone) }
+
+func (r *TargetResult) failed() int {
+	return asInt(r.State == TargetFailed || r.State == TargetNeedsRepair)
+}
+
+// finishTargets ends the claims that still are what they were given as, and says which.
+func (tx *Tx) finishTargets(ctx context.Context, ro *Rollout, results []*TargetResult) (map[DatabaseID]bool, error) {
+	type row struct {
+		Database DatabaseID     `json:"database"`
+		Epoch    int64          `json:"epoch"`
+		Seq      int64          `json:"seq"`
+		State    TargetState    `json:"state"`
+		Noop     bool           `json:"noop"`
+		Version  int64          `json:"version"`
+		Class    string         `json:"class"`
+		SQLState string         `json:"sqlstate"`
+		Error    string         `json:"error"`
+		Detail   map[string]any `json:"detail"`
+		WaitMS   int64          `json:"wait_ms"`
+		Back     int            `json:"back"`
+		Done     int            `json:"done"`
+		Failed   int            `json:"failed"`
+	}
+	rows := make([]row, len(results))
+	for i, r := range results {
+		ro.Seq++
+		rows[i] = row{
+			r.Database, r.Epoch, ro.Seq, r.State, r.Noop, r.Schema.Version, r.Class, r.SQLState, r.Error, r.Detail,
+			r.Wait.Milliseconds(), asInt(r.Uncounted), r.done(), r.failed(),
+		}
+	}
+	given, err := json.Marshal(rows)
+	if err != nil {
+		return nil, fmt.Errorf("results of rollout %s: %w", ro.ID, err)
+	}
+	held, err := tx.Query(ctx, `
+		with given as (
+			select * from jsonb_to_recordset($2) as g(database uuid, epoch bigint, seq bigint, state text, noop boolean, version bigint, class text,
+			                                          sqlstate text, error text, detail jsonb, wait_ms bigint, back int, done int, failed int)),
+		hit as (
+			update rowhouse.rollout_targets t
+			   set state = g.state, noop = g.noop, to_version = g.version, class = g.class, sqlstate = g.sqlstate, error = g.error,
+			       detail = case jsonb_typeof(g.detail) when 'object' then g.detail else '{}' end, seq = g.seq,
+			       next_at = clock_timestamp() + g.wait_ms * interval '1 millisecond', attempts = t.attempts - g.back,
+			       finished_at = case when g.done + g.failed > 0 then clock_timestamp() end, worker = null, lease_until = '-infinity'
+			  from given g
+			 where t.rollout = $1 and t.database = g.database and t.op_epoch = g.epoch and t.state = 'running'
+			returning t.ring, t.database, g.done, g.failed),
+		counted as (
+			update rowhouse.rollout_rings r
+			   set done = r.done + n.done, failed = r.failed + n.failed
+			  from (select ring, sum(done) done, sum(failed) failed from hit group by ring) n
+			 where r.rollout = $1 and r.ring = n.ring and n.done + n.failed > 0)
+		select database from hit`, ro.ID, string(given))
+	if err != nil {
+		return nil, refine(err, "results of rollout "+ro.ID.String())
+	}
+	found, err := pgx.CollectRows(held, pgx.RowTo[DatabaseID])
+	ids := make(map[DatabaseID]bool, len(found))
+	for _, id := range found {
+		ids[id] = true
+	}
+	return ids, refine(err, "results of rollout "+ro.ID.String())
 }
 
 func asInt(b bool) int {

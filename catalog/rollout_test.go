@@ -60,6 +60,20 @@ func claim(t testing.TB, cat *catalog.Catalog, ro *catalog.Rollout, n int, lease
 	return claims
 }
 
+// record writes a result; one of a claim that was lost is errLost.
+func record(t *testing.T, cat *catalog.Catalog, id catalog.RolloutID, r *catalog.TargetResult) error {
+	t.Helper()
+	return cat.Turn(t.Context(), id, func(tx *catalog.Tx, ro *catalog.Rollout) error {
+		lost, err := tx.RecordTargets(t.Context(), ro, []*catalog.TargetResult{r})
+		if err == nil && len(lost) > 0 {
+			return errLost
+		}
+		return err
+	})
+}
+
+var errLost = errors.New("claim was lost")
+
 func TestTx_ClaimTargets(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -71,15 +85,13 @@ func TestTx_ClaimTargets(t *testing.T) {
 	if second := claim(t, cat, ro, 3, time.Minute); len(second) != 1 {
 		t.Errorf("%d more claims on a server of 4 slots", len(second))
 	}
-	record := func(r *catalog.TargetResult) (err error) {
-		return cat.Turn(ctx, ro.ID, func(tx *catalog.Tx, ro *catalog.Rollout) error { return tx.RecordTarget(ctx, ro, r) })
-	}
+	record := func(r *catalog.TargetResult) error { return record(t, cat, ro.ID, r) }
 	schema := catalog.Migrated{Version: 2, Chain: "new", Fingerprint: "f"}
 	done := &catalog.TargetResult{RolloutClaim: first[0], State: catalog.TargetDone, Schema: schema}
 	if err := record(done); err != nil {
 		t.Fatal(err)
 	}
-	if err := record(done); !errors.Is(err, catalog.ErrConflict) {
+	if err := record(done); !errors.Is(err, errLost) {
 		t.Errorf("a result that was recorded gives %v", err)
 	}
 	db, err := cat.Database(ctx, first[0].Database)
@@ -102,17 +114,14 @@ func TestTx_ClaimTargets(t *testing.T) {
 // A claim that lapsed is another's, and the one before can record nothing more.
 func TestTx_ClaimTargets_lapsed(t *testing.T) {
 	t.Parallel()
-	ctx := t.Context()
 	cat, ro := rolloutOf(t, 1)
 	lapsed := claim(t, cat, ro, 1, -time.Second)
 	second := claim(t, cat, ro, 1, time.Minute)
 	if len(lapsed) != 1 || len(second) != 1 || second[0].Epoch != lapsed[0].Epoch+1 || second[0].Attempts != 2 {
 		t.Fatalf("claims %+v, %+v", lapsed, second)
 	}
-	for want, c := range map[error]*catalog.RolloutClaim{catalog.ErrConflict: lapsed[0], nil: second[0]} {
-		err := cat.Turn(ctx, ro.ID, func(tx *catalog.Tx, ro *catalog.Rollout) error {
-			return tx.RecordTarget(ctx, ro, &catalog.TargetResult{RolloutClaim: c, State: catalog.TargetDone, Schema: catalog.Migrated{Version: 2, Chain: "new"}})
-		})
+	for want, c := range map[error]*catalog.RolloutClaim{errLost: lapsed[0], nil: second[0]} {
+		err := record(t, cat, ro.ID, &catalog.TargetResult{RolloutClaim: c, State: catalog.TargetDone, Schema: catalog.Migrated{Version: 2, Chain: "new"}})
 		if !errors.Is(err, want) {
 			t.Errorf("recording under epoch %d gives %v, want %v", c.Epoch, err, want)
 		}

@@ -15,6 +15,10 @@ import (
 	"github.com/rowhouse/rowhouse/migrations"
 )
 
+// gather is how long a result waits for others, so that several share a turn. The workers that have none meanwhile are not
+// missed: a server has enough to do with half of them.
+const gather = 10 * time.Millisecond
+
 // idle is how long a driver waits before it looks again what it may do: what others pause, resume or finish is seen then.
 const idle = 250 * time.Millisecond
 
@@ -168,7 +172,7 @@ func (d *driver) await(ctx context.Context, wait time.Duration, lost <-chan map[
 	var ended []*catalog.TargetResult
 	select {
 	case r := <-d.results:
-		ended = append(ended, r)
+		ended = d.together(r)
 	case held := <-lost:
 		for id, c := range d.running {
 			if held[id] != c.epoch {
@@ -178,18 +182,25 @@ func (d *driver) await(ctx context.Context, wait time.Duration, lost <-chan map[
 	case <-stopped:
 	case <-time.After(wait):
 	}
-	for {
+	for _, r := range ended {
+		delete(d.running, r.Database)
+	}
+	return ended
+}
+
+// together adds to a first result those that come within a moment, half of what runs at most.
+func (d *driver) together(first *catalog.TargetResult) []*catalog.TargetResult {
+	ended := []*catalog.TargetResult{first}
+	enough := time.After(gather)
+	for 2*len(ended) < len(d.running) {
 		select {
 		case r := <-d.results:
 			ended = append(ended, r)
-			continue
-		default:
+		case <-enough:
+			return ended
 		}
-		for _, r := range ended {
-			delete(d.running, r.Database)
-		}
-		return ended
 	}
+	return ended
 }
 
 // drain waits for all that runs, and forgets what became of it: the next who drives finds out.
@@ -234,12 +245,12 @@ func (d *driver) turn(ctx context.Context, ended []*catalog.TargetResult) (next,
 	var n next
 	err := d.catalog.Turn(settling, d.rollout, func(tx *catalog.Tx, ro *catalog.Rollout) error {
 		n = next{rollout: ro, wait: idle}
-		for _, r := range ended {
-			if err := tx.RecordTarget(settling, ro, r); errors.Is(err, catalog.ErrConflict) {
-				d.log.WarnContext(ctx, "result of a claim that was lost", "rollout", d.rollout, "database", r.Name)
-			} else if err != nil {
-				return err
-			}
+		lost, err := tx.RecordTargets(settling, ro, ended)
+		if err != nil {
+			return err
+		}
+		for _, r := range lost {
+			d.log.WarnContext(ctx, "result of a claim that was lost", "rollout", d.rollout, "database", r.Name)
 		}
 		if len(ended) > 0 {
 			if err := fp.Hit(pointRecording); err != nil {
@@ -252,7 +263,6 @@ func (d *driver) turn(ctx context.Context, ended []*catalog.TargetResult) (next,
 		if ro.State != catalog.RolloutRunning {
 			return nil
 		}
-		var err error
 		n.claims, err = tx.ClaimTargets(settling, ro, d.worker, want, d.lease)
 		return err
 	})
@@ -265,6 +275,7 @@ func (d *driver) turn(ctx context.Context, ended []*catalog.TargetResult) (next,
 		}
 	}
 	if n.rollout.State == catalog.RolloutPlanned && want > 0 {
+		n.wait = 0
 		return n, d.prepare(ctx, n.rollout)
 	}
 	return n, nil

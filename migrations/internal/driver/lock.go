@@ -97,7 +97,7 @@ func (d *Driver) lockKeys() ([]int64, error) {
 func (d *Driver) tryLock(keys []int64) (missing []int, err error) {
 	columns := []string{
 		"pg_backend_pid()", "current_setting('row_security')", "current_setting('standard_conforming_strings')",
-		"exists (select from pg_catalog.pg_extension where extname = 'citus')", stockThere,
+		citusLoaded, stockNamed,
 	}
 	for _, k := range keys {
 		columns = append(columns, fmt.Sprintf("pg_try_advisory_lock(%d)", k))
@@ -120,18 +120,43 @@ func (d *Driver) tryLock(keys []int64) (missing []int, err error) {
 	case got[1] != "off" || got[2] != "on":
 		return nil, errors.Join(ErrSettings, d.release(keys, got[5:]))
 	}
-	d.opts.Apart = d.opts.Apart || got[3] == "t"
-	d.stock = got[4] == "t"
-	if err := d.setLast(0, results[1:]); err != nil {
+	if missing, err = d.ledgersRead(results[1:], err); err != nil {
 		return nil, err
 	}
-	if err == nil {
-		return nil, nil
+	return missing, d.lookCloser(got[3] == "t", got[4] == "t")
+}
+
+// What the lock's message asks must cost next to nothing: a new connection knows none of the system's tables yet, and reading
+// one for the first time takes as long as a small migration.
+const (
+	citusLoaded = "current_setting('citus.shard_count', true) is not null"
+	stockNamed  = "to_regclass('" + StockTable + "') is not null"
+)
+
+// lookCloser asks for certain what the lock's message found possible.
+func (d *Driver) lookCloser(citus, stock bool) error {
+	var err error
+	if citus && !d.opts.Apart {
+		d.opts.Apart, err = d.Ask("select exists (select from pg_catalog.pg_extension where extname = 'citus')")
 	}
-	if !isMissing(err) {
-		return nil, fmt.Errorf("read ledgers: %w", err)
+	if d.stock = false; stock && err == nil {
+		d.stock, err = d.Ask("select " + stockThere)
 	}
-	return d.readLast(len(results) - 1)
+	if err != nil {
+		return fmt.Errorf("take migration lock: %w", err)
+	}
+	return nil
+}
+
+// ledgersRead takes over what the lock's message answered of the ledgers, and reads on behind one that is missing.
+func (d *Driver) ledgersRead(answers [][][]string, cause error) (missing []int, err error) {
+	if err := d.setLast(0, answers); err != nil || cause == nil {
+		return nil, err
+	}
+	if !isMissing(cause) {
+		return nil, fmt.Errorf("read ledgers: %w", cause)
+	}
+	return d.readLast(len(answers))
 }
 
 // create makes the ledgers that are missing.
