@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -81,4 +82,4 @@ func (rt *Router) AskAgain(id catalog.ServerID) { rt.server(id).confirmed.Store(
 func (rt *Router) Renew(ctx context.Context) error { return rt.renew(ctx) }
 
 // Shrink is what Run does when nothing was renewed for a while.
-func (rt *Router) Shrink() { rt.shrink() }
+func (rt *Router) Shrink() { rt.shrinkIfSilent(time.Now().Add(silence)) }

@@ -215,6 +215,13 @@ func (g *gate) surplus() (idle int, beyond bool) {
 	return g.conns - g.lent, g.conns > g.soft
 }
 
+// unmet is how many connections more the database could use of those that it may have.
+func (g *gate) unmet(most int) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(0, min(g.turns.Len(), most-g.conns-g.dialing))
+}
+
 // moment is what Stat tells of a gate.
 func (g *gate) moment() (idle, waiting int, refused int64, waited time.Duration) {
 	g.mu.Lock()

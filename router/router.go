@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -87,7 +86,8 @@ type Config struct {
 	// NoAnon refuses requests whose credential names no role, if the tenant's setting rest.anon_role does not allow them.
 	NoAnon bool
 
-	// Registry tells Run how much of each server's budget is ours.
+	// Registry tells Run how much of each server's budget is ours. Until Run has asked it, that is nothing, and transactions
+	// wait.
 	//
 	// Nil: this process has the whole of it.
 	Registry Registry
@@ -164,6 +164,7 @@ type Router struct {
 	pools  *lease.Cache[poolKey, *pool]
 
 	accounts   accounts
+	member     member
 	background sync.WaitGroup // what nobody waits for but Close
 
 	mu      sync.Mutex // guards servers
@@ -184,112 +185,22 @@ func New(dir Directory, cfg Config) (*Router, error) {
 	return rt, nil
 }
 
-// renewal is how often Run tells the registry that this process lives: three times in a lease.
-const renewal = catalog.Lease / 3
-
-// Run reports this process to the registry and keeps to the share of each server's connections that it learns, until ctx
-// ends. It need not run for the router to work: without it the whole budget is this process's.
-func (rt *Router) Run(ctx context.Context) error {
-	if rt.cfg.Registry == nil {
-		<-ctx.Done()
-		return nil
-	}
-	defer rt.leave(ctx)
-	tick := time.NewTicker(renewal / 5)
-	defer tick.Stop()
-	var tried time.Time
-	renewed := time.Now()
-	for {
-		if now := time.Now(); now.Sub(tried) >= renewal-renewal/10 || rt.isShort() {
-			tried = now
-			if err := rt.renew(ctx); err == nil {
-				renewed = now
-			} else if ctx.Err() == nil {
-				rt.log.WarnContext(ctx, "share of connections not renewed", "error", err)
-			}
-		}
-		if time.Since(renewed) >= silence {
-			rt.shrink()
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// silence is how long a process that is not heard of keeps its share: shorter than its lease, after which others have it.
-const silence = catalog.Lease * 2 / 3
-
-// leftover is what part of its share a silent process keeps. The others leave it that for as long as it may still serve.
-const leftover = 4
-
-// shrink keeps to what is left of every share while the registry cannot be asked.
-func (rt *Router) shrink() {
-	rt.mu.Lock()
-	servers := slices.Collect(maps.Values(rt.servers))
-	rt.mu.Unlock()
-	for _, s := range servers {
-		if granted := int(s.granted.Load()); granted > 0 && int(s.share.Load()) == granted {
-			s.setShare(granted / leftover)
-			rt.log.Warn("share of connections is smaller until it is renewed", "server", s.id, "share", s.share.Load())
-		}
-	}
-}
-
-// isShort says that somebody waits for a connection though the share is used up: another process may have left.
-func (rt *Router) isShort() bool {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	for _, s := range rt.servers {
-		if b := s.budget.Stat(); b.Waiting > 0 && b.Open >= b.Share {
-			return true
-		}
-	}
-	return false
-}
-
-func (rt *Router) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, renewal)
-	defer cancel()
-	report := rt.cfg.Instance
-	if d, ok := rt.dir.(interface{ Revision() int64 }); ok {
-		report.Revision = d.Revision()
-	}
-	grant, err := rt.cfg.Registry.Renew(ctx, report)
-	if err != nil {
-		return err
-	}
-	for id, share := range grant.Connections {
-		s := rt.server(id)
-		s.granted.Store(int64(share))
-		s.setShare(share)
-	}
-	return nil
-}
-
-func (rt *Router) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	report := rt.cfg.Instance
-	report.Leaving = true
-	if _, err := rt.cfg.Registry.Renew(ctx, report); err != nil {
-		rt.log.WarnContext(ctx, "registry not told that this process leaves", "error", err)
-	}
-}
-
 // drain is how long Close waits for what is lent.
 const drain = 30 * time.Second
 
-// Close lends nothing more and waits until everything lent is back and closed, at most half a minute.
+// Close lends nothing more and waits until everything lent is back and closed, at most half a minute. Then it tells the
+// registry that this process has nothing open any more. Run may end before or after it.
 func (rt *Router) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	defer rt.background.Wait()
-	if err := rt.pools.Close(ctx); err != nil {
+	stop := rt.stay(ctx)
+	err := rt.pools.Close(ctx)
+	stop()
+	if err != nil {
 		rt.log.Warn("router closed while connections were lent", "pools", rt.pools.Stat().Draining)
 	}
+	rt.leave(ctx)
 }
 
 // Begin begins a transaction that sees only the rows of ctx's tenant. See BeginTx.

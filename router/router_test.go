@@ -924,32 +924,6 @@ func TestRouter_Close_waits_for_what_is_lent_and_leaves_nothing(t *testing.T) {
 	}
 }
 
-func TestRouter_Run_keeps_to_its_share(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 12)
-	other := catalog.Report{Instance: catalog.NewID[catalog.Instance](), Host: "other"}
-	if _, err := w.cat.Renew(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	renewed := make(chan struct{}, 10)
-	rt := w.router(router.Config{Registry: registry{w.cat, renewed}, Instance: catalog.Report{Host: "us", Version: "test"}})
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- rt.Run(ctx) }()
-	<-renewed
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if share := rt.Stat().Servers[w.server].Share; share != 6 {
-		t.Errorf("share of 12 between two is %d", share)
-	}
-	grant, err := w.cat.Renew(t.Context(), other)
-	if err != nil || grant.Connections[w.server] != 12 {
-		t.Errorf("after we left the other one has %d of 12 (%v)", grant.Connections[w.server], err)
-	}
-}
-
 // What a process that was told less has is closed, and it has more again when it is told so: pools are made once.
 func TestRouter_shares_shrink_and_grow(t *testing.T) {
 	t.Parallel()
@@ -1015,18 +989,7 @@ type shares struct {
 }
 
 func (s *shares) Renew(context.Context, catalog.Report) (*catalog.Grant, error) {
-	return &catalog.Grant{Lease: catalog.Lease, Connections: map[catalog.ServerID]int{s.server: s.share}}, s.err
-}
-
-// registry tells when it was asked.
-type registry struct {
-	router.Registry
-	renewed chan struct{}
-}
-
-func (r registry) Renew(ctx context.Context, report catalog.Report) (*catalog.Grant, error) {
-	defer func() { r.renewed <- struct{}{} }()
-	return r.Registry.Renew(ctx, report)
+	return &catalog.Grant{Lease: catalog.Lease, Connections: map[catalog.ServerID]int{s.server: s.share}, Floors: map[catalog.ServerID]int{s.server: 2}}, s.err
 }
 
 func TestNew_refuses(t *testing.T) {

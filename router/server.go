@@ -18,8 +18,9 @@ type server struct {
 	router  *Router
 	id      catalog.ServerID
 	budget  *budget.Budget
-	share   atomic.Int64                   // of its connections, ours
-	granted atomic.Int64                   // by the registry; 0 is nothing yet
+	share   atomic.Int64 // of its connections, ours
+	floor   atomic.Int64 // of our share, what we keep when the registry cannot be asked
+	told    notice
 	inUse   budget.Slots[catalog.TenantID] // transactions that run
 	row     atomic.Pointer[catalog.Server] // as it was last seen; nil when not known
 	breaker *breaker
@@ -62,7 +63,10 @@ func (rt *Router) server(id catalog.ServerID) *server {
 		s = &server{router: rt, id: id, breaker: serverBreaker(), pools: map[*pool]struct{}{}, logins: map[poolKey]*refused{}}
 		s.retries.tenths.Store(inHand)
 		share := defaultShare
-		if row != nil {
+		switch {
+		case rt.cfg.Registry != nil: // nothing is ours yet
+			share = 0
+		case row != nil:
 			share = row.MaxConnections
 		}
 		s.budget = budget.New(budget.Config{Share: share, ConnectTimeout: rt.cfg.ConnectTimeout, Reclaim: s.reclaim})
@@ -90,7 +94,6 @@ func (rt *Router) serverRow(ctx context.Context, id catalog.ServerID) *catalog.S
 
 // setShare keeps to a part of the server's connections, and to the same part of what may run at once.
 func (s *server) setShare(n int) {
-	n = max(n, 1)
 	s.share.Store(int64(n))
 	s.budget.SetShare(n)
 	s.limitUse()
@@ -103,7 +106,7 @@ func (s *server) limitUse() {
 		return
 	}
 	most := maxInUse(row.MaxInUse, row.MaxConnections) * min(share, row.MaxConnections)
-	s.inUse.SetLimit((most + row.MaxConnections - 1) / row.MaxConnections)
+	s.inUse.SetLimit(max(1, (most+row.MaxConnections-1)/row.MaxConnections))
 }
 
 // maxInUse is how many transactions run at once where nobody said: a third of the connections, at least 8.

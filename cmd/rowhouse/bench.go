@@ -172,7 +172,7 @@ func (a *app) benchRoute(ctx context.Context, l bench.Length) (bench.Report, err
 		return bench.Report{}, err
 	}
 	defer cat.Close()
-	h, err := newHouse(ctx, cfg, cat, devLease, log)
+	h, err := newHouse(ctx, cfg, cat, "", devLease, log)
 	if err != nil {
 		return bench.Report{}, err
 	}
@@ -188,6 +188,16 @@ func (a *app) benchRoute(ctx context.Context, l bench.Length) (bench.Report, err
 	followed := make(chan struct{})
 	go func() { defer close(followed); _ = h.directory.Run(following) }()
 	defer func() { stop(); <-followed }()
+	shared := make(chan struct{})
+	go func() { defer close(shared); _ = h.router.Run(following) }() // the dev that serves there gives us a part
+	defer func() { stop(); <-shared }()
+	for h.router.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return bench.Report{}, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 	measured := bench.House{Catalog: cat, Router: h.router, Handler: handler}
 	for name, into := range map[string]*bench.Tenant{"acme": &measured.Shared, "initech": &measured.Dedicated} {
 		if *into, err = h.benchTenant(ctx, name); err != nil {

@@ -210,7 +210,7 @@ func (d *devHouse) prepare(ctx context.Context, listen, adminListen string) erro
 	if err != nil {
 		return err
 	}
-	if d.house, err = newHouse(ctx, cfg, cat, devLease, d.log); err != nil {
+	if d.house, err = newHouse(ctx, cfg, cat, "dev", devLease, d.log); err != nil {
 		cat.Close()
 		return err
 	}

@@ -14,13 +14,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhouse/rowhouse/deploy/localpg"
-	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // health answers /livez and /readyz. Neither depends on a tenant's database.
 type health struct {
-	directory *tenants.Directory
-	draining  atomic.Bool
+	parts    []interface{ Ready() error } // that must be
+	draining atomic.Bool
 }
 
 // ready says why this process should get no requests.
@@ -28,7 +27,12 @@ func (h *health) ready() error {
 	if h.draining.Load() {
 		return errors.New("draining")
 	}
-	return h.directory.Ready()
+	for _, part := range h.parts {
+		if err := part.Ready(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // windDown asks clients of a draining process to let go of their connections with the next answer. A connection that the

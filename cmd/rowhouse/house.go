@@ -48,14 +48,15 @@ const (
 	devLease   = 4 * time.Second
 )
 
-// newHouse puts the rooms together, lowest first. The catalog stays the caller's to close.
-func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, lease time.Duration, log *slog.Logger) (*house, error) {
+// newHouse puts the rooms together, lowest first. The catalog stays the caller's to close. The place is where no other process
+// of that catalog can be, as catalog.Report has it.
+func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, place string, lease time.Duration, log *slog.Logger) (*house, error) {
 	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance](), restDefaults: cfg.restDefaults()}
-	h.health = &health{directory: h.directory}
 	var err error
-	if h.router, err = router.New(h.directory, h.routerConfig()); err != nil {
+	if h.router, err = router.New(h.directory, h.routerConfig(place)); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
+	h.health = &health{parts: []interface{ Ready() error }{h.directory, h.router}}
 	if h.verifier, err = identity.NewVerifier(ctx, h.identityConfig()); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
@@ -67,7 +68,7 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, lease time
 	return h, nil
 }
 
-func (h *house) routerConfig() router.Config {
+func (h *house) routerConfig(place string) router.Config {
 	c := h.config
 	host, _ := os.Hostname()
 	return router.Config{
@@ -79,7 +80,7 @@ func (h *house) routerConfig() router.Config {
 		AnonRole:            c.String("rest.anon_role"),
 		NoAnon:              c.String("rest.anon_role") == "",
 		Registry:            h.catalog,
-		Instance:            catalog.Report{Instance: h.instance, Host: host, Version: release, Works: c.Bool("jobs.enabled")},
+		Instance:            catalog.Report{Instance: h.instance, Host: host, Place: place, Version: release, Works: c.Bool("jobs.enabled")},
 		Logger:              h.log,
 	}
 }
@@ -328,10 +329,9 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 	}
 	stopDoors()
 	err = listening.Wait()
+	h.router.Close() // while it is still heard of: what it had is free for others when all of it is closed
 	stopServing()
-	err = errors.Join(parts.Wait(), err)
-	h.router.Close()
-	return errors.Join(err, h.verifier.Close())
+	return errors.Join(parts.Wait(), err, h.verifier.Close())
 }
 
 // unlessDone forgets the error of a part that was told to stop.

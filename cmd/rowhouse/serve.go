@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +33,7 @@ func (a *app) serve() *cobra.Command {
 				return err
 			}
 			defer cat.Close()
-			h, err := newHouse(ctx, cfg, cat, serveLease, log)
+			h, err := newHouse(ctx, cfg, cat, cfg.place(), serveLease, log)
 			if err != nil {
 				return err
 			}
@@ -42,6 +45,23 @@ func (a *app) serve() *cobra.Command {
 			return h.run(ctx, l, drainDelay, nil)
 		}),
 	}
+}
+
+// place is the address that this process listens at, on this machine since it was started, in this network namespace:
+// who listens there now is the only one. Empty where that cannot be said.
+func (c *config) place() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	namespace, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return ""
+	}
+	if _, port, err := net.SplitHostPort(c.String("listen")); err != nil || port == "" || port == "0" {
+		return ""
+	}
+	return strings.Join([]string{strings.TrimSpace(string(boot)), namespace, c.String("listen")}, "/")
 }
 
 // waitForCatalog opens the catalog, again and again while it is away. What waiting cannot mend ends it.

@@ -22,7 +22,7 @@ var ErrFull = errors.New("connections to the server are used up")
 
 // Config is what a budget is made of.
 type Config struct {
-	// Share is how many connections may be open, at least one.
+	// Share is how many connections may be open. Zero: none, until SetShare says so.
 	Share int
 
 	// ConnectTimeout bounds a connection's making, from its permit to Ticket.Connected. The time it waits for a permit is
@@ -51,10 +51,11 @@ type Budget struct {
 	share      int
 	penalties  int // permits that the server itself refused lately
 	open       int
-	waiting    Turns[any] // by the tickets' keys
-	closing    int        // reclaimed, and not yet closed
-	reclaiming bool       // reclaimAll runs
-	asked      bool       // it is worth asking for another one
+	waiting    Turns[any]    // by the tickets' keys
+	closing    int           // reclaimed, and not yet closed
+	reclaiming bool          // reclaimAll runs
+	asked      bool          // it is worth asking for another one
+	empty      chan struct{} // closed when nothing is open; nil when nobody waits for that
 	stat       Stat
 	fastest    [2]time.Duration // dial of this half minute and the one before; 0 is none
 	half       time.Time        // when this half minute began
@@ -87,7 +88,7 @@ func New(cfg Config) *Budget {
 	if cfg.Dialer == nil {
 		cfg.Dialer = dial
 	}
-	b := &Budget{cfg: cfg, share: max(cfg.Share, 1)}
+	b := &Budget{cfg: cfg, share: max(cfg.Share, 0)}
 	b.dials.SetLimit(fewDials)
 	return b
 }
@@ -151,8 +152,8 @@ func (b *Budget) Penalize() {
 	})
 }
 
-// room is how many connections may be open now.
-func (b *Budget) room() int { return max(b.share-b.penalties, 1) }
+// room is how many connections may be open now. No penalty takes the last one.
+func (b *Budget) room() int { return max(b.share-b.penalties, min(b.share, 1)) }
 
 // HasRoom says whether an optional dial would get its permit.
 func (b *Budget) HasRoom() bool {
@@ -174,7 +175,7 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 func (b *Budget) SetShare(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.share = max(n, 1)
+	b.share = max(n, 0)
 	b.grant()
 	b.reclaim()
 }
@@ -197,11 +198,24 @@ func (b *Budget) Stat() Stat {
 	return s
 }
 
-// Share is how many connections may be open.
-func (b *Budget) Share() int {
+// Empty waits until nothing is open, or ctx ends: its error.
+func (b *Budget) Empty(ctx context.Context) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.share
+	if b.open == 0 {
+		b.mu.Unlock()
+		return nil
+	}
+	if b.empty == nil {
+		b.empty = make(chan struct{})
+	}
+	empty := b.empty
+	b.mu.Unlock()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Dial opens a connection. With a ticket in ctx it needs a permit, for which it waits until the ticket's deadline or the end
@@ -270,6 +284,10 @@ func (b *Budget) release(count func(*Stat)) {
 	defer b.mu.Unlock()
 	count(&b.stat)
 	b.open--
+	if b.open == 0 && b.empty != nil {
+		close(b.empty)
+		b.empty = nil
+	}
 	b.closing = max(b.closing-1, 0)
 	b.grant()
 	b.reclaim()
