@@ -154,7 +154,13 @@ func (c *Catalog) Update(ctx context.Context, event Event, fn func(*Tx) error) e
 			if err := t.record(ctx, event); err != nil {
 				return err
 			}
-			return fn(t)
+			if err := t.expected(ctx); err != nil {
+				return err
+			}
+			if err := fn(t); err != nil {
+				return err
+			}
+			return t.markOnce(ctx, event)
 		})
 		if !isRaced(err) {
 			break

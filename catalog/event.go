@@ -75,10 +75,7 @@ func (tx *Tx) record(ctx context.Context, e Event) error {
 
 // eventRow is an event as insertEvent takes it.
 func eventRow(ctx context.Context, e Event) []any {
-	actor := e.Actor
-	if actor == (Actor{}) {
-		actor, _ = ctx.Value(actorKey{}).(Actor)
-	}
+	actor := actorOf(ctx, e.Actor)
 	if actor.Side == "" {
 		actor.Side, actor.Subject = "system", "rowhouse"
 	}
