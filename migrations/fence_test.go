@@ -362,6 +362,18 @@ func selfTest(t *testing.T, f *fenced) {
 		if err := migrations.SelfTest(t.Context(), f.Conn(t), roles); err == nil {
 			t.Error("a superuser passes")
 		}
+		if err := migrations.CheckRoles(t.Context(), f.Conn(t), roles); err == nil {
+			t.Error("a superuser passes the check of roles")
+		}
+		if err := migrations.CheckRoles(t.Context(), f.conn, roles); err != nil {
+			t.Errorf("a sound login: %v", err)
+		}
+		if err := migrations.CheckRoles(t.Context(), f.conn, []string{"anon", "pg_monitor"}); migrations.SQLState(err) != "42501" {
+			t.Errorf("a role that the login may not become: %v", err)
+		}
+		if err := migrations.CheckRoles(t.Context(), f.conn, roles); err != nil {
+			t.Errorf("the connection is not as it was: %v", err)
+		}
 	})
 }
 

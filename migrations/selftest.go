@@ -57,6 +57,29 @@ func SelfTest(ctx context.Context, conn *pgx.Conn, roles []string) error {
 	})
 }
 
+// CheckRoles is the part of SelfTest that a clone needs whose template is known: it has no rows to show yet and the template's own
+// fence, but a login of its own. That must be able to become each of the roles, and neither may be exempt from row-level security.
+func CheckRoles(ctx context.Context, conn *pgx.Conn, roles []string) error {
+	looks := make([]look, len(roles))
+	for i, role := range roles {
+		looks[i] = look{role, "", []string{isExempt}}
+	}
+	return fly(ctx, conn, looks, func(l look, _ int, found []string) error { return l.bound(found) })
+}
+
+const isExempt = `
+	select bool_or(rolsuper or rolbypassrls)
+	from pg_catalog.pg_roles
+	where rolname in (current_user, session_user)`
+
+// bound is the answer to isExempt, as an error.
+func (l look) bound(found []string) error {
+	if len(found) != 1 || found[0] != "f" {
+		return errors.New("self-test: the login or role " + l.role + " is exempt from row-level security")
+	}
+	return nil
+}
+
 // rowsOf is the query for those of the tables that show a row.
 func rowsOf(tables []string) string {
 	queries := make([]string, len(tables))
@@ -71,10 +94,7 @@ func rowsOf(tables []string) string {
 func readableTables(ctx context.Context, conn *pgx.Conn, roles []string) (map[string][]string, error) {
 	looks := make([]look, len(roles))
 	for i, role := range roles {
-		looks[i] = look{role, "", []string{`
-			select bool_or(rolsuper or rolbypassrls)
-			from pg_catalog.pg_roles
-			where rolname in (current_user, session_user)`, `
+		looks[i] = look{role, "", []string{isExempt, `
 			select format('%I.%I', n.nspname, c.relname)
 			from rowhouse.tables t
 			cross join lateral (select t.relation::oid as relid union select relid from pg_catalog.pg_partition_tree(t.relation)) p
@@ -86,12 +106,10 @@ func readableTables(ctx context.Context, conn *pgx.Conn, roles []string) (map[st
 	}
 	tables := map[string][]string{}
 	return tables, fly(ctx, conn, looks, func(l look, query int, found []string) error {
-		switch {
-		case query == 1:
-			tables[l.role] = found
-		case len(found) != 1 || found[0] != "f":
-			return errors.New("self-test: the login or role " + l.role + " is exempt from row-level security")
+		if query == 0 {
+			return l.bound(found)
 		}
+		tables[l.role] = found
 		return nil
 	})
 }

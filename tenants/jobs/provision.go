@@ -284,6 +284,9 @@ func (p *provision) verified(ctx context.Context) error {
 		if err := p.identify(ctx, conn); err != nil {
 			return err
 		}
+		if p.cloned != nil {
+			return migrations.CheckRoles(ctx, conn, requestRoles)
+		}
 		return migrations.SelfTest(ctx, conn, requestRoles)
 	})
 }
