@@ -58,6 +58,7 @@ var keys = []key{
 	{name: "listen", fallback: ":8080", kind: text, help: "address of the data plane"},
 	{name: "admin.listen", fallback: "127.0.0.1:8081", kind: text, help: "address of the control plane"},
 	{name: "admin.hosts", kind: list, help: "names by which the control plane is reached, besides loopback"},
+	{name: "admin.destructive_per_minute", fallback: "120", kind: count, help: "how often a token may take something away in a minute"},
 	{name: "tenancy.enabled", fallback: "true", kind: boolean, help: "false: every request is tenant default"},
 	{name: "tenancy.resolve.order", fallback: "token,domain,header,cookie", kind: list, help: "token, domain, header, cookie, path, query"},
 	{name: "tenancy.resolve.domains", fallback: "{tenant}.localhost", kind: list, help: "host patterns"},
@@ -90,6 +91,7 @@ var keys = []key{
 	{name: "rest.pre_request", kind: text, help: "a function called first in every transaction"},
 	{name: "rest.max_body", fallback: "10MiB", kind: size, help: "size of a request's body"},
 	{name: "jobs.enabled", fallback: "true", kind: boolean, help: "carry out operations in this process"},
+	{name: "delete.grace", fallback: "720h", kind: duration, help: "how long a deleted tenant can be taken back"},
 	{name: "log.level", fallback: "info", kind: words("debug", "info", "warn", "error"), help: "what is logged"},
 	{name: "log.format", fallback: "json", kind: words("json", "text"), help: "how it is logged"},
 }

@@ -67,7 +67,10 @@ func (h *house) adminHandler() (http.Handler, error) {
 		},
 		Version: release,
 		Hosts:   h.config.Strings("admin.hosts"),
-		Logger:  h.log,
+
+		DestructivePerMinute: h.config.Int("admin.destructive_per_minute"),
+
+		Logger: h.log,
 	})
 	return e, err
 }
