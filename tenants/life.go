@@ -10,4 +10,8 @@ import (
 type LifeOperator interface {
 	// SetTenantState puts a tenant in a state that an operator may put it in.
 	SetTenantState(ctx context.Context, ref string, spec StateSpec) (*catalog.Tenant, error)
+	// DeleteTenant stops serving a tenant for good; UndeleteTenant takes it back until PurgeTenant has begun to destroy it.
+	DeleteTenant(ctx context.Context, ref string, spec DeleteSpec) (*catalog.Operation, error)
+	UndeleteTenant(ctx context.Context, ref string) (*catalog.Operation, error)
+	PurgeTenant(ctx context.Context, ref string) (*catalog.Operation, error)
 }

@@ -11,6 +11,7 @@ const (
 	PermitTenantsCreate  Permission = "tenants.create"
 	PermitTenantsUpdate  Permission = "tenants.update"
 	PermitTenantsSuspend Permission = "tenants.suspend"
+	PermitTenantsDelete  Permission = "tenants.delete"
 	PermitServersRead    Permission = "servers.read"
 	PermitServersManage  Permission = "servers.manage"
 	PermitOpsRead        Permission = "operations.read"
@@ -25,7 +26,7 @@ const (
 
 // Permissions are all that a token can be given besides PermitAll: those above, and those of verbs to come.
 var Permissions = []Permission{
-	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, "tenants.delete", "tenants.migrate",
+	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, PermitTenantsDelete, "tenants.migrate",
 	PermitImpersonate, "tenants.placement.change", "tenants.data.cross",
 	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, "operations.cancel",
 	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, PermitAuditRead,

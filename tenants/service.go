@@ -22,12 +22,19 @@ import (
 type Service struct {
 	catalog *catalog.Catalog
 	queue   Queue
+
+	// Grace is how long a deleted tenant can be taken back.
+	//
+	// Zero means 30 days.
+	Grace time.Duration
 }
 
 var _ Operator = (*Service)(nil)
 
 // NewService makes a service that hands durable work to queue.
-func NewService(cat *catalog.Catalog, queue Queue) *Service { return &Service{cat, queue} }
+func NewService(cat *catalog.Catalog, queue Queue) *Service {
+	return &Service{catalog: cat, queue: queue}
+}
 
 // DefaultTenant is the only tenant of a house whose tenancy is switched off. Nobody can take its name.
 const DefaultTenant = "default"
@@ -290,7 +297,7 @@ func (s *Service) RetryOperation(ctx context.Context, id catalog.OperationID) (*
 			return err
 		}
 		if op.Kind == KindProvision {
-			if err := tx.SetTenantState(ctx, op.Tenant, catalog.StateProvisioning, ""); err != nil {
+			if err := tx.SetTenantState(ctx, op.Tenant, catalog.StateProvisioning, "", catalog.StateFailed); err != nil {
 				return err
 			}
 		}

@@ -64,6 +64,7 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, place stri
 		return nil, err
 	}
 	h.service = tenants.NewService(cat, h.runner)
+	h.service.Grace = cfg.duration("delete.grace")
 	h.resolver = h.newResolver()
 	return h, nil
 }

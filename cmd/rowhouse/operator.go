@@ -100,7 +100,9 @@ func (a *app) reachCatalog(ctx context.Context) (*reach, error) {
 		cat.Close()
 		return nil, err
 	}
-	return &reach{tenants.NewService(cat, runner), cat, runner, cfg, cat.Close}, nil
+	service := tenants.NewService(cat, runner)
+	service.Grace = cfg.duration("delete.grace")
+	return &reach{service, cat, runner, cfg, cat.Close}, nil
 }
 
 // devConfig is the configuration of the dev that serves a directory here.

@@ -12,7 +12,7 @@ import (
 
 // tenantLife are the verbs of a tenant's life after it was made.
 func (a *app) tenantLife() []*cobra.Command {
-	return []*cobra.Command{a.tenantSuspend(), a.tenantResume(), a.tenantSetState()}
+	return []*cobra.Command{a.tenantSuspend(), a.tenantResume(), a.tenantSetState(), a.tenantDelete(), a.tenantUndelete(), a.tenantPurge()}
 }
 
 func (a *app) tenantSuspend() *cobra.Command {
@@ -109,4 +109,75 @@ func (a *app) workOff(ctx context.Context, r *reach, t *catalog.Tenant, kind str
 		}
 	}
 	return nil
+}
+
+func (a *app) tenantDelete() *cobra.Command {
+	var spec tenants.DeleteSpec
+	var grace string
+	var yes bool
+	var wait waitFlag
+	c := &cobra.Command{
+		Use: "delete NAME", Short: "Stop serving a tenant for good; it can be taken back until it is purged", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
+		Long: "The tenant answers 404 at once. Its rows are exported and put away; `rowhouse tenant undelete` takes it back until the\ngrace period is over (delete.grace, 30 days), when it is purged. Its name stays taken until then.",
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			if grace != "" {
+				d, err := time.ParseDuration(grace)
+				if err != nil {
+					return usage("--grace: want a duration, such as 720h")
+				}
+				spec.Grace = &d
+			}
+			if err := a.confirm(yes, "delete tenant "+args[0]); err != nil {
+				return err
+			}
+			op, err := r.DeleteTenant(ctx, args[0], spec)
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, r, op, wait)
+		}),
+	}
+	c.Flags().StringVar(&grace, "grace", "", "how long it can be taken back (default: delete.grace, 720h)")
+	c.Flags().BoolVar(&spec.NoExport, "no-export", false, "do not export its rows first")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	wait.add(c)
+	return c
+}
+
+func (a *app) tenantUndelete() *cobra.Command {
+	var wait waitFlag
+	c := &cobra.Command{
+		Use: "undelete NAME", Short: "Take a deletion back", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			op, err := r.UndeleteTenant(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, r, op, wait)
+		}),
+	}
+	wait.add(c)
+	return c
+}
+
+func (a *app) tenantPurge() *cobra.Command {
+	var yes bool
+	var wait waitFlag
+	c := &cobra.Command{
+		Use: "purge NAME", Short: "Destroy a deleted tenant, or what there is of one that was never made", Args: exactly("NAME"), ValidArgsFunction: a.completeTenants,
+		Long: "Nothing brings it back. Its id, its name and its audit trail stay; the name is free.",
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			if err := a.confirm(yes, "destroy tenant "+args[0]+" for ever"); err != nil {
+				return err
+			}
+			op, err := r.PurgeTenant(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, r, op, wait)
+		}),
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	wait.add(c)
+	return c
 }

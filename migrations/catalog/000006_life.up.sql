@@ -6,4 +6,4 @@ alter table rowhouse.tenants add column purge_began timestamptz;
 -- keep a tenant from being suspended.
 drop index rowhouse.operations_tenant;
 create unique index operations_tenant on rowhouse.operations (tenant)
-    where tenant is not null and state not in ('done', 'failed', 'cancelled') and kind <> 'tenant.enforce';
+    where tenant is not null and kind not in ('tenant.clear', 'tenant.enforce') and state not in ('done', 'failed', 'cancelled');

@@ -99,11 +99,12 @@ func (p *provision) admitLogins(ctx context.Context, h *host, t *catalog.Tenant,
 	return h.endSessions(ctx, logins)
 }
 
-// logins are the roles that log in to the database and carry its mark.
+// logins are the roles that carry the database's mark, but for its owner.
 func (p *provision) logins(ctx context.Context, h *host) ([]string, error) {
 	rows, err := h.Query(ctx, `
 		select rolname::text from pg_roles
-		 where rolcanlogin and starts_with(shobj_description(oid, 'pg_authid'), $1) order by 1`, markOf(p.catalog.ID(), "db="+p.db.ID.String()))
+		 where rolname <> $2 and starts_with(shobj_description(oid, 'pg_authid'), $1) order by 1`,
+		markOf(p.catalog.ID(), "db="+p.db.ID.String()), ownerOf(p.db.ID))
 	if err != nil {
 		return nil, fmt.Errorf("logins of database %q: %w", p.db.Name, err)
 	}

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -29,5 +30,5 @@ func (r *Runner) keep(ctx context.Context) {
 
 // Keep does once what a running Runner does from time to time.
 func (r *Runner) Keep(ctx context.Context, service *tenants.Service) error {
-	return service.LapseStates(ctx)
+	return errors.Join(service.LapseStates(ctx), service.PurgeDue(ctx))
 }

@@ -26,6 +26,9 @@ type kind struct {
 
 // kinds are all of them, by the name in the operation's row. A rollout is driven by its targets and is not among them.
 var kinds = map[string]kind{
+	tenants.KindDelete:    {points: "delete", begin: beginDeletion},
+	tenants.KindUndelete:  {points: "undelete", begin: beginUndeletion},
+	tenants.KindPurge:     {points: "purge", begin: beginPurge},
 	tenants.KindEnforce:   {points: "enforce", begin: beginEnforcement},
 	tenants.KindProvision: {points: "provision", light: true, begin: beginProvision, failed: provisionFailed},
 }
