@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -22,6 +24,12 @@ type Config struct {
 	// Zero means 4.
 	MaxConns int32
 
+	// Schema is the version of the catalog's schema that the program was written for. A catalog of an older one is
+	// ErrSchema; one of a newer one is read and not written to: Update is ErrNewer.
+	//
+	// Zero means that any version will do.
+	Schema int64
+
 	// Logger is told of a catalog that went away and came back.
 	//
 	// Nil means slog.Default().
@@ -34,13 +42,23 @@ type Catalog struct {
 	keys Keys
 	log  *slog.Logger
 	id   string
+	// newer is set for a catalog of a schema that this program does not know: nothing is written to it.
+	newer bool
 }
 
-// ErrSchema means that the database holds no catalog, or one of another version than this program's.
-var ErrSchema = errors.New("catalog schema is missing or of another version; run `rowhouse catalog migrate`")
+var (
+	// ErrSchema means that the database holds no catalog, or one of an older version than this program's.
+	ErrSchema = errors.New("catalog schema is missing or of another version; run `rowhouse catalog migrate`")
+	// ErrNewer means that a program was asked to change a catalog of a newer version than its own.
+	ErrNewer = errors.New("catalog is newer than this program, which does not write to it")
+	// ErrRefused means that the server lets the catalog's login not in, or not at what every process needs. Waiting does
+	// not mend it.
+	ErrRefused = errors.New("catalog refuses the login")
+)
 
-// Open connects to the catalog at url and checks that it is one and that the keys are its own: keys that do not open its
-// check value are ErrSealed, before anything is written under them.
+// Open connects to the catalog at url and checks that it is one, that the login may do what every process does (else
+// ErrRefused) and that the keys are its own: keys that do not open its check value are ErrSealed, before anything is
+// written under them.
 func Open(ctx context.Context, url string, cfg Config) (*Catalog, error) {
 	pc, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -52,6 +70,9 @@ func Open(ctx context.Context, url string, cfg Config) (*Catalog, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if pc.ConnConfig.ConnectTimeout == 0 {
+		pc.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
 	pc.ConnConfig.RuntimeParams["application_name"] = "rowhouse/catalog"
 	pc.ConnConfig.RuntimeParams["search_path"] = "pg_catalog, pg_temp"
@@ -69,7 +90,7 @@ func Open(ctx context.Context, url string, cfg Config) (*Catalog, error) {
 		return nil, fmt.Errorf("catalog: %w", ErrInvalid)
 	}
 	c := &Catalog{pool: pool, keys: cfg.Keys, log: cfg.Logger}
-	if err := c.check(ctx); err != nil {
+	if err := c.check(ctx, cfg.Schema); err != nil {
 		pool.Close()
 		return nil, err
 	}
@@ -81,13 +102,19 @@ const idleInTransaction = "idle_in_transaction_session_timeout"
 const keyCheck = "rowhouse key check"
 
 // check reads which catalog this is, and proves the keys on its check value; a catalog without one gets it now.
-func (c *Catalog) check(ctx context.Context) error {
+func (c *Catalog) check(ctx context.Context, schema int64) error {
 	var there bool
 	if err := c.pool.QueryRow(ctx, `select to_regclass('rowhouse.catalog') is not null`).Scan(&there); err != nil {
 		return fmt.Errorf("catalog: %w", cannotConnect(err))
 	}
 	if !there {
 		return ErrSchema
+	}
+	if err := c.checkGrants(ctx); err != nil {
+		return err
+	}
+	if err := c.checkSchema(ctx, schema); err != nil {
+		return err
 	}
 	var sealed []byte
 	if err := c.pool.QueryRow(ctx, `select id::text, key_check from rowhouse.catalog`).Scan(&c.id, &sealed); err != nil {
@@ -118,9 +145,56 @@ func (c *Catalog) check(ctx context.Context) error {
 	return nil
 }
 
+// checkGrants says which right the login lacks that every process needs: to know the catalog, and to say that it lives.
+func (c *Catalog) checkGrants(ctx context.Context) error {
+	var role, lacks string
+	err := c.pool.QueryRow(ctx, `
+		with needed (relation, privilege) as (
+			select 'rowhouse.' || name, 'SELECT' from unnest(array['catalog', 'revision', 'changes', 'servers', 'databases',
+			       'credentials', 'tenants', 'aliases', 'domains', 'settings', 'tokens']) name
+			union all
+			select 'rowhouse.instances', privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege)
+		select current_user, case when not has_schema_privilege('rowhouse', 'USAGE') then 'USAGE on schema rowhouse'
+		       else coalesce((select privilege || ' on ' || relation from needed
+		                       where not has_table_privilege(to_regclass(relation), privilege) limit 1), '') end`).Scan(&role, &lacks)
+	switch {
+	case err != nil:
+		return fmt.Errorf("catalog: %w", cannotConnect(err))
+	case lacks != "":
+		return fmt.Errorf("catalog role %q lacks %s: %w", role, lacks, ErrRefused)
+	}
+	return nil
+}
+
+// checkSchema compares the version of the catalog's schema with the program's.
+func (c *Catalog) checkSchema(ctx context.Context, schema int64) error {
+	if schema == 0 {
+		return nil
+	}
+	var version int64
+	err := c.pool.QueryRow(ctx, `select coalesce(max(version), 0) from rowhouse.migrations where state = 'applied'`).Scan(&version)
+	switch {
+	case err != nil:
+		return fmt.Errorf("catalog: %w", cannotConnect(err))
+	case version < schema:
+		return fmt.Errorf("catalog is at version %d, this program needs %d: %w", version, schema, ErrSchema)
+	case version > schema:
+		c.newer = true
+		c.log.Warn("catalog is newer than this program: it is read and not written to", "version", version, "known", schema)
+	}
+	return nil
+}
+
+// ReadOnly says that the catalog is newer than the program: nothing is written to it.
+func (c *Catalog) ReadOnly() bool { return c.newer }
+
 // cannotConnect keeps what a connection error says and drops what it carries: pgx's own holds the whole configuration.
 func cannotConnect(err error) error {
-	return errors.New(err.Error())
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "28") || pg.Code == "3D000" || pg.Code == "42501") {
+		return fmt.Errorf("%w: %s (SQLSTATE %s)", ErrRefused, pg.Message, pg.Code)
+	}
+	return fmt.Errorf("%w: %s", ErrUnavailable, err)
 }
 
 // ID is the catalog's own, for the marks on what it makes.
@@ -142,36 +216,77 @@ type Tx struct {
 }
 
 // Update records event and runs fn, in one transaction: both stand or neither. An error of fn comes back as it is, after
-// the rollback. Serialisation failures and deadlocks are tried again, so fn may run more than once.
+// the rollback. Serialisation failures and deadlocks are tried again, and so is, for some seconds, a server that takes no
+// writes because another one takes its place: so fn may run more than once.
 func (c *Catalog) Update(ctx context.Context, event Event, fn func(*Tx) error) error {
 	if err := event.validate(); err != nil {
 		return err
 	}
-	var err error
-	for range 3 {
-		err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
-			t := &Tx{tx, c}
-			if err := t.record(ctx, event); err != nil {
+	if c.newer {
+		return ErrNewer
+	}
+	began := time.Now()
+	for try := 1; ; try++ {
+		err := c.update(ctx, event, fn)
+		switch {
+		case isRaced(err) && try < 3:
+		case isReplaced(err) && time.Since(began) < failover:
+			c.pool.Reset()
+			select {
+			case <-ctx.Done():
 				return err
+			case <-time.After(100 * time.Millisecond):
 			}
-			if err := t.expected(ctx); err != nil {
-				return err
-			}
-			if err := fn(t); err != nil {
-				return err
-			}
-			return t.markOnce(ctx, event)
-		})
-		if !isRaced(err) {
-			break
+		default:
+			return err
 		}
+	}
+}
+
+// failover is how long a change waits for another server to take the place of one that takes no writes.
+const failover = 10 * time.Second
+
+func (c *Catalog) update(ctx context.Context, event Event, fn func(*Tx) error) error {
+	tx, err := c.pool.Begin(ctx)
+	if err != nil {
+		return refine(err, "catalog")
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	t := &Tx{tx, c}
+	if err := t.record(ctx, event); err != nil {
+		return err
+	}
+	if err := t.expected(ctx); err != nil {
+		return err
+	}
+	if err := fn(t); err != nil {
+		return err
+	}
+	if err := t.markOnce(ctx, event); err != nil {
+		return err
+	}
+	err = tx.Commit(ctx)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); err != nil && !errors.Is(err, pgx.ErrTxCommitRollback) && (!ok || pg.Severity != "ERROR") {
+		return &lostCommit{err}
 	}
 	return err
 }
 
+// lostCommit is a change of which nobody knows whether it was made. It is not made again.
+type lostCommit struct{ cause error }
+
+func (e *lostCommit) Error() string { return "catalog: answer to commit lost: " + e.cause.Error() }
+func (e *lostCommit) Unwrap() error { return ErrUnavailable }
+
 func isRaced(err error) bool {
 	var coded interface{ SQLState() string }
 	return errors.As(err, &coded) && (coded.SQLState() == "40001" || coded.SQLState() == "40P01")
+}
+
+// isReplaced says that a server is on its way out, or has become a standby.
+func isReplaced(err error) bool {
+	var coded interface{ SQLState() string }
+	return errors.As(err, &coded) && (coded.SQLState() == "25006" || strings.HasPrefix(coded.SQLState(), "57P"))
 }
 
 func (tx *Tx) exactlyOne(ctx context.Context, noun, sql string, args ...any) error {

@@ -3,6 +3,8 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,6 +20,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrSealed means that a secret does not open under the keys at hand.
 	ErrSealed = errors.New("secret does not open under these keys")
+	// ErrUnavailable means that the catalog's server does not answer, or takes no writes.
+	ErrUnavailable = errors.New("catalog is not available")
 )
 
 // invalid is an ErrInvalid that says what is wrong and nothing more.
@@ -46,6 +50,15 @@ func refine(err error, noun string) error {
 		return fmt.Errorf("%s: %w", noun, ErrExists)
 	case errors.As(err, &pg) && (pg.Code == "23514" || pg.Code == "22P02" || pg.Code == "22021"):
 		return fmt.Errorf("%s: %w", noun, ErrInvalid)
+	case isReplaced(err):
+		return fmt.Errorf("%s: %w: %w", noun, ErrUnavailable, pg)
+	case errors.As(err, new(*pgconn.ConnectError)), pg == nil && isLost(err):
+		return fmt.Errorf("%s: %w: %s", noun, ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", noun, err)
+}
+
+// isLost says that a connection ended under a statement.
+func isLost(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, new(net.Error))
 }

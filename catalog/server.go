@@ -243,21 +243,11 @@ func (tx *Tx) SetCredential(ctx context.Context, cr Credential) error {
 	return refine(err, fmt.Sprintf("credential of role %q", cr.Role))
 }
 
-// sealedCredential is a credential as it is stored.
-type sealedCredential struct {
-	Server   ServerID
-	Database DatabaseID
-	Login    Login
-	Version  int64
-	Role     string
-	Secret   []byte
-}
-
 // Credential finds the newest credential of a server's login, or the current one of a database's. Unknown: ErrNotFound.
 // A secret that does not open is ErrSealed.
 func (c *Catalog) Credential(ctx context.Context, server ServerID, database DatabaseID, login Login) (Credential, error) {
 	noun := fmt.Sprintf("%s credential", login)
-	sealed, err := one[sealedCredential](ctx, c.pool, noun, `
+	sealed, err := one[SealedLogin](ctx, c.pool, noun, `
 		select c.server, c.database, c.login, c.version, c.role, c.secret
 		  from rowhouse.credentials c
 		  left join rowhouse.databases d on d.id = c.database
@@ -299,6 +289,15 @@ func (c *Catalog) ServerConnConfig(ctx context.Context, server ServerID, id Data
 		return nil, err
 	}
 	return s.connConfig(dbname, cr)
+}
+
+// ConnConfigFrom says how to connect to a database from rows that were read before. It opens the secret and asks nobody.
+func (c *Catalog) ConnConfigFrom(s *Server, db *Database, l SealedLogin) (*pgx.ConnConfig, error) {
+	secret, err := c.unseal(l.Secret, boundTo(l.Server, l.Database, l.Login, l.Version))
+	if err != nil {
+		return nil, fmt.Errorf("%s credential: %w", l.Login, err)
+	}
+	return s.connConfig(db.Name, Credential{l.Server, l.Database, l.Login, l.Version, l.Role, secret})
 }
 
 // connConfig is filled from the parts of the catalog's rows. PG* variables of the process have no part in it.

@@ -14,11 +14,13 @@ import (
 )
 
 // How old the directory's view of the catalog may be: fresh enough to say that something does not exist, to do without a
-// look when nothing runs in the background, and to serve at all.
+// look when nothing runs in the background, and to serve at all. And how long anybody who asks the directory waits for the
+// catalog.
 const (
 	knowledge = 2 * time.Second
 	glance    = time.Second
 	serving   = 15 * time.Minute
+	patience  = 500 * time.Millisecond
 )
 
 // Directory holds the whole catalog in memory and answers from there.
@@ -39,9 +41,11 @@ type Directory struct {
 	byName    map[string]*catalog.Tenant // names and aliases
 	byDomain  map[string]*catalog.Tenant
 	databases map[catalog.DatabaseID]*catalog.Database
+	logins    map[catalog.DatabaseID][]catalog.SealedLogin
 	servers   map[catalog.ServerID]*catalog.Server
 	settings  map[string]json.RawMessage
 	served    catalog.ServedVersions
+	older     bool // the catalog went back, and nobody has said that it is right
 }
 
 // NewDirectory makes a directory over a catalog. It reads nothing yet.
@@ -58,9 +62,6 @@ func (d *Directory) Load(ctx context.Context) error {
 
 func (d *Directory) load(ctx context.Context) error {
 	ch, err := d.catalog.Changes(ctx, d.Revision())
-	if errors.Is(err, catalog.ErrConflict) { // an older backup was restored: what we know may never have been
-		ch, err = d.catalog.Changes(ctx, 0)
-	}
 	if err != nil {
 		return err
 	}
@@ -86,6 +87,9 @@ func (d *Directory) Run(ctx context.Context) error {
 func (d *Directory) apply(ch *catalog.Change) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.older = ch.Older; d.older { // what is known is as old as the last answer before
+		return
+	}
 	d.asOf = time.Now()
 	if !ch.Whole && ch.Revision <= d.revision {
 		return
@@ -96,6 +100,7 @@ func (d *Directory) apply(ch *catalog.Change) {
 		d.byDomain = map[string]*catalog.Tenant{}
 		d.databases = make(map[catalog.DatabaseID]*catalog.Database, len(ch.Databases))
 		d.servers = make(map[catalog.ServerID]*catalog.Server, len(ch.Servers))
+		d.logins = make(map[catalog.DatabaseID][]catalog.SealedLogin, len(ch.Databases))
 	}
 	d.revision = ch.Revision
 	// All that left their names first: one of them may have been taken by the next.
@@ -107,9 +112,13 @@ func (d *Directory) apply(ch *catalog.Change) {
 	}
 	for _, db := range ch.Databases {
 		d.databases[db.ID] = db
+		delete(d.logins, db.ID)
 		if db.State == catalog.DatabaseGone {
 			delete(d.databases, db.ID)
 		}
+	}
+	for _, l := range ch.Logins {
+		d.logins[l.Database] = append(d.logins[l.Database], l)
 	}
 	for _, s := range ch.Servers {
 		d.servers[s.ID] = s
@@ -169,8 +178,11 @@ func (d *Directory) look(ctx context.Context) {
 		return
 	}
 	d.lookedAt = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, knowledge)
-	defer cancel()
+	if d.Loaded() { // else there is nothing to go on with
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	_ = d.load(ctx) // a catalog that is away shows in asOf
 }
 
@@ -235,9 +247,46 @@ func (d *Directory) Server(ctx context.Context, id catalog.ServerID) (*catalog.S
 	return nil, fmt.Errorf("server: %w", ErrNotFound)
 }
 
-// ConnConfig says how to connect to a database. It asks the catalog: the directory holds no secrets.
+// ConnConfig says how to connect to a database. It asks the catalog; while that is away, it opens what it remembers, which
+// is as sealed as in the catalog.
 func (d *Directory) ConnConfig(ctx context.Context, id catalog.DatabaseID, login catalog.Login) (*pgx.ConnConfig, error) {
-	return d.catalog.ConnConfig(ctx, id, login)
+	if d.isAway() {
+		return d.remembered(id, login)
+	}
+	ask, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cfg, err := d.catalog.ConnConfig(ask, id, login)
+	if err != nil && ctx.Err() == nil && (ask.Err() != nil || errors.Is(err, ErrUnavailable)) {
+		return d.remembered(id, login)
+	}
+	return cfg, err
+}
+
+// isAway says that the catalog is known not to answer.
+func (d *Directory) isAway() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.running && time.Since(d.asOf) > knowledge
+}
+
+// remembered is how to connect by what was read last.
+func (d *Directory) remembered(id catalog.DatabaseID, login catalog.Login) (*pgx.ConnConfig, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	db := d.databases[id]
+	if db == nil || d.servers[db.Server] == nil {
+		return nil, fmt.Errorf("database: %w", ErrUnavailable)
+	}
+	var newest *catalog.SealedLogin
+	for i, l := range d.logins[id] {
+		if l.Login == login && l.Version <= db.CredentialVersion && (newest == nil || l.Version > newest.Version) {
+			newest = &d.logins[id][i]
+		}
+	}
+	if newest == nil {
+		return nil, fmt.Errorf("%s credential: %w", login, ErrUnavailable)
+	}
+	return d.catalog.ConnConfigFrom(d.servers[db.Server], db, *newest)
 }
 
 // SecretSetting is a secret that the host decided under key for a tenant itself; none is the zero Secret.
@@ -298,6 +347,8 @@ func (d *Directory) Ready() error {
 	switch {
 	case st.Revision == 0:
 		return fmt.Errorf("catalog has not been read: %w", ErrNotReady)
+	case st.Older:
+		return fmt.Errorf("catalog is older than what is known of it and nobody has confirmed it: %w", ErrNotReady)
 	case st.Age > serving:
 		return fmt.Errorf("catalog has been away for %v: %w", st.Age.Round(time.Second), ErrNotReady)
 	}
@@ -310,11 +361,13 @@ type DirectoryStat struct {
 	Revision                    int64
 	// Age is the time since the catalog last answered.
 	Age time.Duration
+	// Older says that the catalog is older than what is known of it, and not confirmed.
+	Older bool
 }
 
 // Stat is the directory's moment.
 func (d *Directory) Stat() DirectoryStat {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return DirectoryStat{len(d.tenants), len(d.databases), len(d.servers), d.revision, time.Since(d.asOf)}
+	return DirectoryStat{len(d.tenants), len(d.databases), len(d.servers), d.revision, time.Since(d.asOf), d.older}
 }

@@ -24,7 +24,7 @@ var (
 	// ErrCredential means that a credential was presented and does not hold.
 	ErrCredential = errors.New("credential does not hold")
 	// ErrUnavailable means that the catalog could not be asked, so that nothing can be said.
-	ErrUnavailable = errors.New("catalog is not available")
+	ErrUnavailable = catalog.ErrUnavailable
 	// ErrWrongTenant means that a transaction of one tenant was used under the context of another.
 	ErrWrongTenant = errors.New("transaction belongs to another tenant")
 	// ErrNotHost means that only the host side may do this.

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) catalogGroup() *cobra.Command {
-	return group("catalog", "The catalog database", a.catalogInit(), a.catalogMigrate(), a.catalogCheck())
+	return group("catalog", "The catalog database", a.catalogInit(), a.catalogMigrate(), a.catalogCheck(), a.catalogConfirm())
 }
 
 // catalogLock is the advisory lock under which a catalog is migrated: a constant, because one database holds one catalog.
@@ -127,6 +127,27 @@ func (a *app) catalogCheck() *cobra.Command {
 			return nil
 		}),
 	}
+}
+
+func (a *app) catalogConfirm() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "confirm", Short: "Say that a catalog restored from a backup is the right one, so that it is served by again", Args: exactly(),
+		Long: "Running processes that see the catalog become older than they remember are not ready, and serve what they knew for 15\nminutes. After confirm they read it anew. What happened since the backup is not in it: look at the databases first.",
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			r, err := a.reachCatalog(ctx)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			if !yes {
+				return usage("this has every process serve by catalog %s as it is now: --yes", r.catalog.ID())
+			}
+			return r.catalog.Confirm(ctx)
+		}),
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do it")
+	return c
 }
 
 // answers says whether a server lets its provisioner in, and what keeps that from being one.

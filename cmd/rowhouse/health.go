@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -12,8 +13,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rowhouse/rowhouse/deploy/localpg"
+	"github.com/rowhouse/rowhouse/router"
+	"github.com/rowhouse/rowhouse/tenants"
+	"github.com/rowhouse/rowhouse/tenants/admin"
 )
 
 // health answers /livez and /readyz. Neither depends on a tenant's database.
@@ -61,6 +66,49 @@ func writeHealth(w http.ResponseWriter, err error) {
 	}
 	_ = json.NewEncoder(w).Encode(body)
 }
+
+// waitingRoom answers at both doors while there is no house behind them: the process lives, is not ready, and serves
+// nobody. What it gives back closes it and leaves the doors as they were; who comes meanwhile waits.
+func waitingRoom(l listeners, log *slog.Logger) (leave func() error, err error) {
+	room := &health{}
+	health := http.NewServeMux()
+	health.HandleFunc("/livez", room.livez)
+	health.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, tenants.ErrUnavailable) })
+	with := func(rest http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "close") // the next request finds the house
+			if _, pattern := health.Handler(r); pattern != "" {
+				health.ServeHTTP(w, r)
+				return
+			}
+			rest.ServeHTTP(w, r)
+		})
+	}
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { router.WriteError(w, r, tenants.ErrUnavailable) })
+	ctx, stop := context.WithCancel(context.Background())
+	var waiting errgroup.Group
+	for _, door := range []struct {
+		l       net.Listener
+		handler http.Handler
+	}{{l.public, router.Edge(with(refuse), router.EdgeConfig{Logger: log})}, {l.admin, with(admin.Unavailable())}} {
+		tcp, ok := door.l.(*net.TCPListener)
+		if !ok {
+			stop()
+			return nil, fmt.Errorf("listener %s cannot be handed over", door.l.Addr())
+		}
+		waiting.Go(func() error {
+			err := serveUntil(ctx, newServer(door.handler, log), router.Listener(lent{tcp}), 5*time.Second)
+			return errors.Join(err, tcp.SetDeadline(time.Time{}))
+		})
+	}
+	return func() error { stop(); return waiting.Wait() }, nil
+}
+
+// lent is a listener that is left open when it is closed: whoever waits in Accept is sent away.
+type lent struct{ *net.TCPListener }
+
+// Close ends Accept.
+func (l lent) Close() error { return l.SetDeadline(time.Unix(1, 0)) }
 
 func (a *app) healthcheck() *cobra.Command {
 	return &cobra.Command{

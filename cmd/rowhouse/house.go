@@ -81,7 +81,7 @@ func (h *house) routerConfig(place string) router.Config {
 		AnonRole:            c.String("rest.anon_role"),
 		NoAnon:              c.String("rest.anon_role") == "",
 		Registry:            h.catalog,
-		Instance:            catalog.Report{Instance: h.instance, Host: host, Place: place, Version: release, Works: c.Bool("jobs.enabled")},
+		Instance:            catalog.Report{Instance: h.instance, Host: host, Place: place, Version: release, Works: c.Bool("jobs.enabled") && !h.catalog.ReadOnly()},
 		Logger:              h.log,
 	}
 }
@@ -260,6 +260,8 @@ type listeners struct{ public, admin net.Listener }
 func (l listeners) publicURL() string { return "http://" + l.public.Addr().String() }
 func (l listeners) adminURL() string  { return "http://" + l.admin.Addr().String() }
 
+func (l listeners) close() error { return errors.Join(l.public.Close(), l.admin.Close()) }
+
 func (c *config) listen() (listeners, error) {
 	public, err := net.Listen("tcp", c.String("listen"))
 	if err != nil {
@@ -292,7 +294,7 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 	parts, failed := errgroup.WithContext(serving)
 	parts.Go(func() error { return unlessDone(failed, h.directory.Run(failed)) })
 	parts.Go(func() error { return unlessDone(failed, h.router.Run(failed)) })
-	if h.config.Bool("jobs.enabled") {
+	if h.config.Bool("jobs.enabled") && !h.catalog.ReadOnly() {
 		parts.Go(func() error { return unlessDone(failed, h.runner.Run(failed)) })
 	}
 	doors, stopDoors := context.WithCancel(failed)
@@ -310,7 +312,7 @@ func (h *house) run(ctx context.Context, l listeners, delay time.Duration, ready
 			return err
 		})
 	}
-	if !h.config.Bool("tenancy.enabled") {
+	if !h.config.Bool("tenancy.enabled") && !h.catalog.ReadOnly() {
 		if _, err := h.service.EnsureDefault(ctx); err != nil {
 			h.log.Error("the only tenant could not be made", "tenant", tenants.DefaultTenant, "error", err)
 		}

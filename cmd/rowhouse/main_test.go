@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rowhouse/rowhouse/deploy/localpg/pgtest"
 )
 
 // The tests of the command use the binary as a user would: they start it, speak HTTP to it and look at what it prints.
@@ -48,6 +50,7 @@ func built(t testing.TB) string {
 }
 
 func TestMain(m *testing.M) {
+	pgtest.Prepare()
 	code := m.Run()
 	if binary.path != "" {
 		_ = os.RemoveAll(filepath.Dir(binary.path))

@@ -12,6 +12,7 @@ import (
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/catalog/keyring"
 	"github.com/rowhouse/rowhouse/deploy/localpg"
+	"github.com/rowhouse/rowhouse/migrations"
 	"github.com/rowhouse/rowhouse/tenants"
 	"github.com/rowhouse/rowhouse/tenants/admin"
 	"github.com/rowhouse/rowhouse/tenants/jobs"
@@ -136,7 +137,21 @@ func openCatalog(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.C
 	if err != nil {
 		return nil, err
 	}
-	return catalog.Open(ctx, cfg.String("catalog.url"), catalog.Config{Keys: keys, MaxConns: catalogConns, Logger: log})
+	schema, err := catalogSchema()
+	if err != nil {
+		return nil, err
+	}
+	return catalog.Open(ctx, cfg.String("catalog.url"), catalog.Config{Keys: keys, MaxConns: catalogConns, Schema: schema, Logger: log})
+}
+
+// catalogSchema is the version of the catalog's schema that this program was built with.
+func catalogSchema() (int64, error) {
+	m, err := migrations.ForCatalog(migrations.Config{})
+	if err != nil {
+		return 0, err
+	}
+	files := m.Files()
+	return files[len(files)-1].Version, nil
 }
 
 func openKeys(cfg *config) (catalog.Keys, error) {

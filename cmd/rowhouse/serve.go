@@ -28,18 +28,28 @@ func (a *app) serve() *cobra.Command {
 			}
 			log := a.logger(cfg.String("log.level"), cfg.String("log.format"))
 			slog.SetDefault(log)
-			cat, err := a.waitForCatalog(ctx, cfg, log)
-			if err != nil {
+			// What is wrong for good is said before anything listens; a catalog that is only away is waited for at open doors.
+			cat, err := a.tryCatalog(ctx, cfg, log)
+			if err != nil && !errors.Is(err, catalog.ErrUnavailable) {
 				return err
+			}
+			l, listenErr := cfg.listen()
+			if listenErr != nil {
+				if cat != nil {
+					cat.Close()
+				}
+				return listenErr
+			}
+			if cat == nil {
+				log.Warn("catalog does not answer: waiting for it", "data", l.publicURL(), "admin", l.adminURL(), "error", err)
+				if cat, err = a.waitForCatalog(ctx, cfg, l, log); cat == nil {
+					return errors.Join(err, l.close())
+				}
 			}
 			defer cat.Close()
 			h, err := newHouse(ctx, cfg, cat, cfg.place(), serveLease, log)
 			if err != nil {
-				return err
-			}
-			l, err := cfg.listen()
-			if err != nil {
-				return err
+				return errors.Join(err, l.close())
 			}
 			log.Info("serving", "data", l.publicURL(), "admin", l.adminURL(), "version", release)
 			return h.run(ctx, l, drainDelay, nil)
@@ -64,25 +74,47 @@ func (c *config) place() string {
 	return strings.Join([]string{strings.TrimSpace(string(boot)), namespace, c.String("listen")}, "/")
 }
 
-// waitForCatalog opens the catalog, again and again while it is away. What waiting cannot mend ends it.
-func (a *app) waitForCatalog(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.Catalog, error) {
-	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		cat, err := openCatalog(ctx, cfg, log)
-		var refused *coded
-		switch {
-		case err == nil:
-			return cat, nil
-		case errors.Is(err, catalog.ErrSchema), errors.Is(err, catalog.ErrInvalid):
-			return nil, &coded{err: err, code: exitConfig, hint: hintOf(err)}
-		case errors.Is(err, catalog.ErrSealed):
-			return nil, &coded{err: cfg.problem("catalog.keys", "%v", err), code: exitConfig}
-		case errors.As(err, &refused):
-			return nil, err
+// tryCatalog opens the catalog. An error that is not catalog.ErrUnavailable is one that waiting does not mend.
+func (a *app) tryCatalog(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.Catalog, error) {
+	cat, err := openCatalog(ctx, cfg, log)
+	switch {
+	case err == nil:
+		return cat, nil
+	case errors.Is(err, catalog.ErrSchema), errors.Is(err, catalog.ErrInvalid), errors.Is(err, catalog.ErrRefused):
+		return nil, &coded{err: err, code: exitConfig, hint: hintOf(err)}
+	case errors.Is(err, catalog.ErrSealed):
+		return nil, &coded{err: cfg.problem("catalog.keys", "%v", err), code: exitConfig}
+	}
+	return nil, err
+}
+
+// waitForCatalog opens the catalog again and again, while the doors are open and say that nothing is served yet. Told to
+// stop, it answers nil.
+func (a *app) waitForCatalog(ctx context.Context, cfg *config, l listeners, log *slog.Logger) (*catalog.Catalog, error) {
+	leave, err := waitingRoom(l, log)
+	if err != nil {
+		return nil, err
+	}
+	cat, err := a.keepTrying(ctx, cfg, log)
+	if leaving := leave(); leaving != nil && cat != nil {
+		cat.Close()
+		return nil, leaving
+	}
+	return cat, err
+}
+
+func (a *app) keepTrying(ctx context.Context, cfg *config, log *slog.Logger) (*catalog.Catalog, error) {
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, time.Second) { // served soon after it is back
+		trying, cancel := context.WithTimeout(ctx, 5*time.Second)
+		cat, err := a.tryCatalog(trying, cfg, log)
+		cancel()
+		if err == nil || !errors.Is(err, catalog.ErrUnavailable) && ctx.Err() == nil {
+			return cat, err
 		}
-		log.Warn("catalog does not answer; asking again", "wait", wait, "error", err)
+		log.Debug("catalog does not answer", "wait", wait, "error", err)
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, nil
 		case <-time.After(wait):
 		}
 	}

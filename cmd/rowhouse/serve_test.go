@@ -180,6 +180,12 @@ func serveAlone(t *testing.T, dir string, env []string, run func(int, ...string)
 // startServe starts the service and waits for the line of its log that says where it serves.
 func startServe(t testing.TB, dir string, env []string) *process {
 	t.Helper()
+	return startServeUntil(t, "serving", dir, env)
+}
+
+// startServeUntil starts the service and waits for a line of its log that says where its doors are.
+func startServeUntil(t testing.TB, msg, dir string, env []string) *process {
+	t.Helper()
 	p := &process{dir: dir, stderr: &lockedBuffer{}, ended: make(chan error, 1)}
 	p.cmd = exec.Command(built(t), "serve")
 	p.cmd.Dir, p.cmd.Env = dir, append(os.Environ(), env...)
@@ -191,21 +197,24 @@ func startServe(t testing.TB, dir string, env []string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kill)
-	serving := make(chan string, 1)
+	told := make(chan [2]string, 1)
 	go func() {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			_, _ = p.stderr.Write(append(lines.Bytes(), '\n'))
 			var line struct{ Msg, Data, Admin string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
-				p.AdminURL = line.Admin
-				serving <- line.Data
+			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == msg {
+				select {
+				case told <- [2]string{line.Data, line.Admin}:
+				default:
+				}
 			}
 		}
 		p.ended <- p.cmd.Wait()
 	}()
 	select {
-	case p.DataURL = <-serving:
+	case doors := <-told:
+		p.DataURL, p.AdminURL = doors[0], doors[1]
 		return p
 	case <-time.After(30 * time.Second):
 		t.Fatalf("it does not serve: %s", p.stderr)
