@@ -25,6 +25,8 @@ var (
 	ErrUnavailable = errors.New("database is not available")
 	// ErrUpgrading means that the schema of the tenant's database is not one that is served: it is being migrated.
 	ErrUpgrading = errors.New("database is being upgraded")
+	// ErrMoving means that the tenant is on its way to another database and took too long.
+	ErrMoving = errors.New("tenant is being moved")
 	// ErrOverloaded means that no connection came free in time.
 	ErrOverloaded = errors.New("no connection came free in time")
 	// ErrReadOnly means that a read-only tenant was asked for a transaction that writes.
@@ -172,6 +174,7 @@ var answers = []struct {
 	{tenants.ErrMaintenance, answer{503, "tenant_upgrading", "The tenant is under maintenance.", notStarted}},
 	{tenants.ErrUnavailable, answer{503, "database_unavailable", "The tenant cannot be looked up now.", notStarted}},
 	{ErrUpgrading, answer{503, "tenant_upgrading", "The tenant's database is being upgraded.", notStarted}},
+	{ErrMoving, answer{503, "tenant_moving", "The tenant is being moved to another database.", notStarted}},
 	{ErrOverloaded, answer{503, "overloaded", "No connection to the tenant's database came free in time.", notStarted}},
 	{ErrUnavailable, answer{503, "database_unavailable", "The tenant's database is not available.", notStarted}},
 	{tenants.ErrInvalid, answer{400, "tenant_invalid", "The request names a tenant in a way that cannot be read.", notStarted}},

@@ -234,6 +234,7 @@ type tag struct {
 	released int64 // when it last came back, in Unix nanoseconds
 	gone     bool  // given up, and not counted any more
 	writes   bool  // its transaction was begun READ WRITE
+	asked    bool  // the question to the gate is prepared on it
 }
 
 const tagKey = "rowhouse"
@@ -436,6 +437,18 @@ type loan struct {
 }
 
 func (l *loan) pgx() *pgx.Conn { return l.raw }
+
+// opens queues the beginning of a transaction in a scope.
+func (l *loan) opens(s *scope) func(*pgconn.Pipeline) int {
+	return func(p *pgconn.Pipeline) int { return s.open(p, tagOf(l.raw)) }
+}
+
+// opened says that a transaction was begun in a scope.
+func (l *loan) opened(s *scope) {
+	if s.asks {
+		tagOf(l.raw).asked = true
+	}
+}
 
 func (l *loan) server() *server { return l.lease.Value().server }
 

@@ -215,19 +215,15 @@ func (rt *Router) Begin(ctx context.Context) (pgx.Tx, error) { return rt.BeginTx
 // It answers tenants.ErrNoTenant without a tenant in ctx (the host's session has none), what the tenant's state says,
 // ErrRateLimited, ErrOverloaded or ErrUnavailable.
 func (rt *Router) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error) {
-	s, err := rt.scope(ctx, opts)
+	var tx *scopedTx
+	err := rt.run(ctx, opts, func(s *scope) (broken *server, err error) {
+		tx, broken, err = rt.begin(ctx, s)
+		return broken, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	for try := 0; ; try++ {
-		tx, broken, err := rt.begin(ctx, s)
-		switch {
-		case err == nil:
-			return tx, nil
-		case broken == nil || !broken.again(ctx, try):
-			return nil, err
-		}
-	}
+	return tx, nil
 }
 
 // begin borrows a connection and sends the scope's flight. When that fails because the connection was dead, nothing ran
@@ -237,14 +233,22 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, broken *se
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := flight(ctx, l.pgx(), s.open); err != nil {
-		if l.pgx().IsClosed() {
-			broken = l.server()
-		}
-		l.giveBack() // which destroys what is left in a transaction
-		return nil, broken, refuse(ctx, err)
+	_, err = flight(ctx, l.pgx(), l.opens(s))
+	switch {
+	case err == nil:
+		l.opened(s)
+		return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, nil, nil
+	case l.pgx().IsClosed():
+		broken = l.server()
+	case s.asks && isGateShut(err):
+		err = &refusal{kind: ErrMoving, cause: bare(err)}
+		_, _ = flight(ctx, l.pgx(), func(p *pgconn.Pipeline) int { // many may come again: the connection is worth keeping
+			p.SendQueryPrepared(stmtRollback, nil, nil, nil)
+			return 1
+		})
 	}
-	return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, nil, nil
+	l.giveBack() // which destroys what is left in a transaction
+	return nil, broken, refuse(ctx, err)
 }
 
 // BeginFunc runs fn in a transaction and commits it. An error of fn comes back as it is, after the rollback; so does a
@@ -272,13 +276,29 @@ func (rt *Router) BeginFunc(ctx context.Context, fn func(pgx.Tx) error) error {
 // When fn's error says that nothing ran (Outcome() "not_started") because the connection broke, fn is called again with
 // another one, a few times.
 func (rt *Router) Lend(ctx context.Context, opts pgx.TxOptions, fn func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error) error {
+	return rt.run(ctx, opts, func(s *scope) (*server, error) { return rt.lend(ctx, s, fn) })
+}
+
+// run tries to begin a transaction until that succeeds, or fails for another reason than a connection that broke before
+// anything was sent or a gate that was shut.
+func (rt *Router) run(ctx context.Context, opts pgx.TxOptions, try func(*scope) (*server, error)) error {
 	s, err := rt.scope(ctx, opts)
 	if err != nil {
 		return err
 	}
-	for try := 0; ; try++ {
-		broken, err := rt.lend(ctx, s, fn)
-		if broken == nil || !broken.again(ctx, try) {
+	var shut closure
+	for n := 0; ; {
+		broken, err := try(s)
+		switch {
+		case err == nil:
+			return nil
+		case s.asks && isNotAdmitted(err):
+			if s, err = rt.readmit(ctx, opts, s, &shut, err); err != nil {
+				return err
+			}
+		case broken != nil && broken.again(ctx, n):
+			n++
+		default:
 			return err
 		}
 	}
@@ -290,7 +310,10 @@ func (rt *Router) lend(ctx context.Context, s *scope, fn func(*pgx.Conn, func(*p
 		return nil, err
 	}
 	defer l.giveBack()
-	if err = fn(l.pgx(), s.open); err != nil && isBroken(err) {
+	switch err = fn(l.pgx(), l.opens(s)); {
+	case err == nil:
+		l.opened(s)
+	case isBroken(err):
 		broken = l.server()
 	}
 	return broken, err

@@ -73,6 +73,9 @@ type scope struct {
 	account  *account
 	timeout  time.Duration // of each statement; 0 is the server's own
 	begin    string        // the text of BEGIN where it is not one of the frame's
+
+	placement int64 // the number of the tenant's placement; 0: its database has no gate
+	asks      bool  // the transaction asks the gate
 }
 
 // switchScope is the guard that a test takes away to see foreign rows.
@@ -82,7 +85,7 @@ const switchScope = "router.scope"
 //
 // The tenant is a literal in a message of its own: what set_config sets never reaches the workers of Citus, and SET joined
 // with other statements is shipped to them as a whole. The literal is a uuid that we print, no text of anybody's.
-func (s *scope) open(p *pgconn.Pipeline) int {
+func (s *scope) open(p *pgconn.Pipeline, t *tag) int {
 	switch {
 	case s.begin != "":
 		p.SendQueryParams(s.begin, nil, nil, nil, nil)
@@ -101,6 +104,9 @@ func (s *scope) open(p *pgconn.Pipeline) int {
 		n++
 	}
 	p.SendQueryPrepared(s.role, nil, nil, nil)
+	if s.asks {
+		n += s.ask(p, t)
+	}
 	return n
 }
 
@@ -121,13 +127,14 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	if err := tenants.Served(t); err != nil {
 		return nil, err
 	}
-	s := &scope{tenant: t.ID}
+	s := &scope{tenant: t.ID, placement: t.PlacementEpoch}
 	var limits tenants.Limits
 	s.account, limits = rt.account(t)
 	s.timeout = limits.StatementTimeout
 	if err := s.setMode(t, opts); err != nil {
 		return nil, err
 	}
+	s.asks = rt.asks(t, s.readOnly)
 	if s.database, err = rt.dir.Database(ctx, t.Database); err != nil {
 		return nil, &refusal{kind: ErrUnavailable, cause: err}
 	}

@@ -98,9 +98,9 @@ func (rt *Router) shrinkIfSilent(now time.Time) {
 }
 
 // hurries says that somebody waits for the next report: we have no share yet, or somebody waits for a connection though the
-// share is used up, or others wait for what we have given up by now.
+// share is used up, or others wait for what we have given up by now, or a tenant is moved as soon as all know that.
 func (rt *Router) hurries() bool {
-	if !rt.member.joined.Load() {
+	if !rt.member.joined.Load() || rt.isMoving() {
 		return true
 	}
 	for _, s := range rt.all() {

@@ -30,8 +30,9 @@ const (
 type Directory struct {
 	catalog *catalog.Catalog
 
-	refreshing sync.Mutex // one look at the catalog at a time; guards lookedAt
+	refreshing sync.Mutex // one look at the catalog at a time; guards the two fields below
 	lookedAt   time.Time
+	loadedAt   time.Time // when the last load began that succeeded
 
 	mu        sync.RWMutex // guards the fields below
 	revision  int64
@@ -45,7 +46,9 @@ type Directory struct {
 	servers   map[catalog.ServerID]*catalog.Server
 	settings  map[string]json.RawMessage
 	served    catalog.ServedVersions
-	older     bool // the catalog went back, and nobody has said that it is right
+	moving    int           // tenants that are about to change their database
+	changed   chan struct{} // closed with the next change; nil until somebody waits for one
+	older     bool          // the catalog went back, and nobody has said that it is right
 }
 
 // NewDirectory makes a directory over a catalog. It reads nothing yet.
@@ -60,12 +63,35 @@ func (d *Directory) Load(ctx context.Context) error {
 	return d.load(ctx)
 }
 
+// Refresh is Load for many who ask at once: a look at the catalog that began after the call answers all of them.
+func (d *Directory) Refresh(ctx context.Context) error {
+	asked := time.Now()
+	d.refreshing.Lock()
+	defer d.refreshing.Unlock()
+	if d.loadedAt.After(asked) {
+		return nil
+	}
+	return d.load(ctx)
+}
+
+// Changed is closed when the view changes the next time, for those who wait for what the catalog will say.
+func (d *Directory) Changed() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changed == nil {
+		d.changed = make(chan struct{})
+	}
+	return d.changed
+}
+
 func (d *Directory) load(ctx context.Context) error {
+	began := time.Now()
 	ch, err := d.catalog.Changes(ctx, d.Revision())
 	if err != nil {
 		return err
 	}
 	d.apply(ch)
+	d.loadedAt = began
 	return nil
 }
 
@@ -98,11 +124,16 @@ func (d *Directory) apply(ch *catalog.Change) {
 		d.tenants = make(map[catalog.TenantID]*catalog.Tenant, len(ch.Tenants))
 		d.byName = make(map[string]*catalog.Tenant, len(ch.Tenants))
 		d.byDomain = map[string]*catalog.Tenant{}
+		d.moving = 0
 		d.databases = make(map[catalog.DatabaseID]*catalog.Database, len(ch.Databases))
 		d.servers = make(map[catalog.ServerID]*catalog.Server, len(ch.Servers))
 		d.logins = make(map[catalog.DatabaseID][]catalog.SealedLogin, len(ch.Databases))
 	}
 	d.revision = ch.Revision
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
 	// All that left their names first: one of them may have been taken by the next.
 	for _, t := range ch.Tenants {
 		d.forget(d.tenants[t.ID])
@@ -144,6 +175,9 @@ func (d *Directory) forget(t *catalog.Tenant) {
 		}
 	}
 	delete(d.tenants, t.ID)
+	if t.Moving {
+		d.moving--
+	}
 }
 
 func (d *Directory) remember(t *catalog.Tenant) {
@@ -151,6 +185,9 @@ func (d *Directory) remember(t *catalog.Tenant) {
 		return
 	}
 	d.tenants[t.ID] = t
+	if t.Moving {
+		d.moving++
+	}
 	d.byName[t.Name] = t
 	for _, name := range t.Aliases {
 		if d.byName[name] == nil {
@@ -333,6 +370,20 @@ func (d *Directory) Revision() int64 {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.revision
+}
+
+// Age is the time since the catalog last answered.
+func (d *Directory) Age() time.Duration {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return time.Since(d.asOf)
+}
+
+// Moving says that some tenant is about to change its database, and that whoever moves it waits to hear who knows that.
+func (d *Directory) Moving() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.moving > 0
 }
 
 // Loaded says that the catalog has been read at least once.
