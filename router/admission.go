@@ -38,12 +38,23 @@ type account struct {
 	limits   tenants.Limits
 
 	running int
+	works   map[*tenants.Work]int // that have a place, and how many transactions each
 	queue   []*waiter
 	arrival time.Time // when the next request would be on time if all came evenly
 }
 
 // waiter waits for its turn; granted is closed when it has come.
-type waiter struct{ granted chan struct{} }
+type waiter struct {
+	granted chan struct{}
+	work    *tenants.Work
+}
+
+// place is what a transaction has of its tenant's concurrency. Those of one piece of work have it together: one that is
+// begun within another never waits for the place that the other has.
+type place struct {
+	account *account
+	work    *tenants.Work // nil: a place of its own
+}
 
 // sweepAbove is how many accounts are kept without asking whether they are used.
 const sweepAbove = 1024
@@ -110,12 +121,13 @@ func (rt *Router) setting(t *catalog.Tenant, key string) json.RawMessage {
 
 // enter takes one of the tenant's places, for which it waits in order of arrival until the deadline. Whoever finds too many
 // before it does not wait.
-func (a *account) enter(ctx context.Context, deadline time.Time) error {
+func (p place) enter(ctx context.Context, deadline time.Time) error {
+	a := p.account
 	as := a.all
 	as.mu.Lock()
 	limit := a.limits.ConcurrentRequests
-	if limit == 0 || a.running < limit && len(a.queue) == 0 {
-		a.running++
+	if limit == 0 || a.running < limit && len(a.queue) == 0 || a.works[p.work] > 0 {
+		a.admit(p.work)
 		as.mu.Unlock()
 		return nil
 	}
@@ -124,7 +136,7 @@ func (a *account) enter(ctx context.Context, deadline time.Time) error {
 		as.mu.Unlock()
 		return &limited{concurrent: limit, wait: time.Second}
 	}
-	w := &waiter{make(chan struct{})}
+	w := &waiter{make(chan struct{}), p.work}
 	a.queue = append(a.queue, w)
 	as.waiting++
 	as.mu.Unlock()
@@ -137,8 +149,7 @@ func (a *account) enter(ctx context.Context, deadline time.Time) error {
 		return nil
 	}
 	if !a.forget(w) { // its turn came while it gave up: the next one has it
-		a.running--
-		a.grant()
+		a.release(p.work)
 	}
 	if errors.Is(ended, errTooLate) {
 		as.refused++
@@ -174,18 +185,42 @@ func (a *account) forget(w *waiter) bool {
 	return false
 }
 
-// leave gives the place back.
-func (a *account) leave() {
-	a.all.mu.Lock()
-	defer a.all.mu.Unlock()
+// leave gives the place back, with the last transaction that has it.
+func (p place) leave() {
+	p.account.all.mu.Lock()
+	defer p.account.all.mu.Unlock()
+	p.account.release(p.work)
+}
+
+// admit counts a transaction: the first of a piece of work takes a place.
+func (a *account) admit(w *tenants.Work) {
+	if w == nil {
+		a.running++
+		return
+	}
+	if a.works == nil {
+		a.works = map[*tenants.Work]int{}
+	}
+	if a.works[w]++; a.works[w] == 1 {
+		a.running++
+	}
+}
+
+func (a *account) release(w *tenants.Work) {
+	if w != nil {
+		if a.works[w]--; a.works[w] > 0 {
+			return
+		}
+		delete(a.works, w)
+	}
 	a.running--
 	a.grant()
 }
 
 func (a *account) grant() {
 	limit := a.limits.ConcurrentRequests
-	for len(a.queue) > 0 && (limit == 0 || a.running < limit) {
-		a.running++
+	for len(a.queue) > 0 && (limit == 0 || a.running < limit || a.works[a.queue[0].work] > 0) {
+		a.admit(a.queue[0].work)
 		close(a.queue[0].granted)
 		a.queue = a.queue[1:]
 	}

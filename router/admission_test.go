@@ -160,3 +160,51 @@ func TestRouter_limits(t *testing.T) {
 		}
 	})
 }
+
+// A request has one place of its tenant's, however many transactions it opens within each other: it never waits for itself.
+func TestRouter_counts_a_request_once(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 20)
+	id := w.tenant("acme", w.database())
+	w.set(id, tenants.LimitConcurrent, "1")
+	rt := w.router(router.Config{AcquireTimeout: 10 * time.Second})
+	acme, err := w.dir.Tenant(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := w.as("acme", "service_role")
+	err = tenants.With(t.Context(), acme, func(ctx context.Context) error {
+		return rt.BeginFunc(ctx, func(pgx.Tx) error {
+			return rt.BeginFunc(ctx, func(pgx.Tx) error {
+				return tenants.With(ctx, acme, func(ctx context.Context) error { // the same work still
+					return rt.BeginFunc(ctx, func(pgx.Tx) error {
+						if running := rt.Stat().Tenants.Running; running != 1 {
+							t.Errorf("three transactions of one request count as %d", running)
+						}
+						soon, cancel := context.WithTimeout(other, 50*time.Millisecond)
+						defer cancel()
+						if _, err := rt.Begin(soon); err == nil {
+							t.Error("another request got in beyond the limit of one")
+						}
+						return nil
+					})
+				})
+			})
+		})
+	})
+	if err != nil {
+		t.Errorf("within itself: %v", err)
+	}
+	if running := rt.Stat().Tenants.Running; running != 0 {
+		t.Errorf("%d are left", running)
+	}
+	if err := rt.BeginFunc(other, nothing); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	h := rt.Resolve(&tenants.Resolver{Contributors: []tenants.Contributor{tenants.Always("acme")}}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if err := rt.BeginFunc(r.Context(), func(pgx.Tx) error { return rt.BeginFunc(r.Context(), nothing) }); err != nil {
+			t.Errorf("in a request: %v", err)
+		}
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+}

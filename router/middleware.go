@@ -25,7 +25,7 @@ func (rt *Router) Middleware(rs *tenants.Resolver) echo.MiddlewareFunc {
 				WriteError(c.Response(), c.Request(), err)
 				return nil
 			}
-			c.SetRequest(c.Request().WithContext(tenants.NewContext(c.Request().Context(), session)))
+			c.SetRequest(c.Request().WithContext(tenants.NewContext(tenants.InWork(c.Request().Context()), session)))
 			return next(c)
 		}
 	}
@@ -42,7 +42,7 @@ func (rt *Router) Resolve(rs *tenants.Resolver, next http.Handler) http.Handler 
 			WriteError(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(tenants.NewContext(r.Context(), session)))
+		next.ServeHTTP(w, r.WithContext(tenants.NewContext(tenants.InWork(r.Context()), session)))
 	})
 }
 

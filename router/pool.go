@@ -433,7 +433,7 @@ type loan struct {
 	raw   *pgx.Conn
 	lease lease.Lease[poolKey, *pool]
 
-	account *account
+	place place
 }
 
 func (l *loan) pgx() *pgx.Conn { return l.raw }
@@ -486,7 +486,7 @@ func (l *loan) putBack() {
 	p.server.inUse.Leave()
 	p.server.budget.Nudge()
 	l.lease.Release()
-	l.account.leave()
+	l.place.leave()
 }
 
 // gone hears of a connection that is closed.
@@ -514,7 +514,7 @@ func (p *pool) discard(conn *pgxpool.Conn) {
 // borrow lends a connection to a database. What it answers has the outcome "not_started".
 func (rt *Router) borrow(ctx context.Context, s *scope) (*loan, error) {
 	deadline := time.Now().Add(rt.cfg.AcquireTimeout)
-	if err := s.account.enter(ctx, deadline); err != nil {
+	if err := s.place.enter(ctx, deadline); err != nil {
 		return nil, refuse(ctx, err)
 	}
 	l, err := rt.tryBorrow(ctx, s, deadline)
@@ -522,7 +522,7 @@ func (rt *Router) borrow(ctx context.Context, s *scope) (*loan, error) {
 		l, err = rt.tryBorrow(ctx, s, deadline)
 	}
 	if err != nil {
-		s.account.leave()
+		s.place.leave()
 		return nil, refuse(ctx, err)
 	}
 	return l, nil
@@ -590,7 +590,7 @@ func (rt *Router) tryBorrow(ctx context.Context, s *scope, deadline time.Time) (
 	}
 	tagOf(conn.Conn()).writes = !s.readOnly
 	p.server.retries.earn()
-	return &loan{conn: conn, raw: conn.Conn(), lease: le, account: s.account}, nil
+	return &loan{conn: conn, raw: conn.Conn(), lease: le, place: s.place}, nil
 }
 
 // isLoginRefused says that the server knows the login, its password or the database otherwise than we do.

@@ -253,7 +253,8 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, broken *se
 
 // BeginFunc runs fn in a transaction and commits it. An error of fn comes back as it is, after the rollback; so does a
 // panic. If the connection was lost in fn, the error is wrapped: its Outcome() is "rolled_back". Called within fn,
-// BeginFunc opens a transaction of its own.
+// BeginFunc opens a transaction of its own, on another connection; tx.Begin is a savepoint. Within one request, or one
+// tenants.With, both count as one against the tenant's concurrency.
 func (rt *Router) BeginFunc(ctx context.Context, fn func(pgx.Tx) error) error {
 	tx, err := rt.Begin(ctx)
 	if err != nil {

@@ -70,7 +70,7 @@ type scope struct {
 	tenant   catalog.TenantID
 	role     string // the name of the statement that sets it
 	readOnly bool
-	account  *account
+	place    place
 	timeout  time.Duration // of each statement; 0 is the server's own
 	begin    string        // the text of BEGIN where it is not one of the frame's
 
@@ -129,7 +129,8 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	}
 	s := &scope{tenant: t.ID, placement: t.PlacementEpoch}
 	var limits tenants.Limits
-	s.account, limits = rt.account(t)
+	s.place.work = tenants.WorkOf(ctx)
+	s.place.account, limits = rt.account(t)
 	s.timeout = limits.StatementTimeout
 	if err := s.setMode(t, opts); err != nil {
 		return nil, err

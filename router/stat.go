@@ -26,7 +26,7 @@ type PoolsStat struct {
 
 // TenantsStat counts what tenants have of this process, all together.
 type TenantsStat struct {
-	// Known are those with an account; Running and Waiting count their transactions.
+	// Known are those with an account; Running and Waiting count their requests.
 	Known, Running, Waiting int
 	// Limited were refused for their tenant's limits.
 	Limited int64

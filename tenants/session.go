@@ -106,7 +106,7 @@ func With(ctx context.Context, t *catalog.Tenant, fn func(ctx context.Context) e
 	if inner.subject == "" && inner.role == RoleService {
 		inner.subject = "system"
 	}
-	return fn(NewContext(ctx, inner))
+	return fn(NewContext(InWork(ctx), inner))
 }
 
 // AsHost runs fn on the host side, for a reason that the audit trail keeps. It needs a session of the host: nothing else

@@ -281,7 +281,11 @@ type client struct {
 func clients(ctx context.Context, ts []*catalog.Tenant) ([]client, error) {
 	cs := make([]client, len(ts))
 	for i, t := range ts {
-		if err := tenants.With(ctx, t, func(ctx context.Context) error { cs[i] = client{t, ctx}; return nil }); err != nil {
+		if err := tenants.With(ctx, t, func(inner context.Context) error {
+			session, err := tenants.FromContext(inner)
+			cs[i] = client{t, tenants.NewContext(ctx, session)} // many requests' context, and not one piece of work's
+			return err
+		}); err != nil {
 			return nil, err
 		}
 	}
