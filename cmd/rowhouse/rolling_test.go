@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -8,8 +9,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 )
+
+var rolling = flag.Int("rolling", 1, "how often each replica is replaced under load")
 
 // balancer sends requests to the backends that say that they are ready, by turns. It tries nothing again.
 type balancer struct {
@@ -130,15 +131,11 @@ func freeAddress(t *testing.T) string {
 }
 
 // Two replicas are replaced one after the other, while readers and writers go on behind a balancer that looks at /readyz
-// only: no request fails, and every write that was answered is there once. ROWHOUSE_TEST_ROLLING says how many times.
+// only: no request fails, and every write that was answered is there once. The flag -rolling says how many times.
 func TestServe_rolling_restarts(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for drains")
-	}
-	rounds := 1
-	if n, err := strconv.Atoi(os.Getenv("ROWHOUSE_TEST_ROLLING")); err == nil {
-		rounds = n
 	}
 	data := devData(t)
 	ground := startDev(t, data)
@@ -207,7 +204,7 @@ func TestServe_rolling_restarts(t *testing.T) {
 			}
 		})
 	}
-	for range rounds {
+	for range *rolling {
 		for i, old := range replicas {
 			if code := old.process.stop(t); code != 0 {
 				t.Errorf("exit code %d: %s", code, old.stderr)
@@ -222,7 +219,7 @@ func TestServe_rolling_restarts(t *testing.T) {
 	if want := fmt.Sprintf(`[{"count":%d}]`, written.Load()); got.body != want {
 		t.Errorf("rows: %s, want %s", got.body, want)
 	}
-	t.Logf("%d restarts, %d requests, %d of them writes", 2*rounds, served.Load(), written.Load())
+	t.Logf("%d restarts, %d requests, %d of them writes", 2**rolling, served.Load(), written.Load())
 
 	t.Run("one that was killed is replaced at its address at once", func(t *testing.T) {
 		place := strings.TrimPrefix(replicas[0].DataURL, "http://")
