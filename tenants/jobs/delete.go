@@ -129,7 +129,7 @@ func (d *deletion) retired(ctx context.Context) error {
 		return permanently("database %q is not on its server", d.db.Name)
 	}
 	kept := fmt.Sprintf("rh_del_%s_%s", time.Now().UTC().Format("20060102"), d.db.ID.Compact())
-	if there.Name != d.db.Name {
+	if there.Name != databaseName(d.db.ID) {
 		kept = there.Name // it was renamed before, and the process ended
 	} else if err := h.rename(ctx, there.Name, kept, false); err != nil {
 		return err

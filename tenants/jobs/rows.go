@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/internal/fp"
 )
 
 // boundTable is a table that holds rows of tenants.
@@ -38,6 +39,8 @@ const (
 	purgeBatch = 2000
 	purgePause = 10 * time.Millisecond
 )
+
+var pointPurgeBatch = fp.Point("purge.emptied.batch")
 
 // emptyTenant deletes all rows of a tenant, as the owner, whom the policies bind. Rows that others refer to come in a later
 // round, and so do those that triggers add; the last round finds none. It answers how many rows of each table it deleted.
@@ -106,6 +109,9 @@ func emptyTable(ctx context.Context, conn *pgx.Conn, tenant catalog.TenantID, t 
 		total += n
 		if n == 0 {
 			return total, nil
+		}
+		if err := fp.Hit(pointPurgeBatch); err != nil {
+			return total, err
 		}
 		select {
 		case <-ctx.Done():
