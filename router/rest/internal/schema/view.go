@@ -45,19 +45,20 @@ func (l *loader) viewRules() error {
 	return nil
 }
 
-// source follows a view's column down to what is no view any more. Its column is zero where that is no column.
+// source follows a view's column down to what is no view any more. Its column is zero where that is no column, and
+// where views lead back to themselves, which PostgreSQL refuses only when they are read.
 func (l *loader) source(o origin) origin {
-	for o.column > 0 {
+	for range len(l.rules) + 1 {
 		columns, view := l.rules[o.relation]
-		if !view {
-			break
+		if !view || o.column == 0 {
+			return o
 		}
 		if o.column > len(columns) {
 			return origin{}
 		}
 		o = columns[o.column-1]
 	}
-	return o
+	return origin{}
 }
 
 // origins reads the columns of a view's top SELECT from the text of its rule: for each the column that it shows
