@@ -81,6 +81,9 @@ func add[In, Out any](s *service, r route, fn func(ctx context.Context, in *In) 
 		}
 		return out, nil
 	})
+	if r.method == http.MethodGet { // afterwards: huma describes no errors where there is more than one response
+		s.api.OpenAPI().Paths[op.Path].Get.Responses["304"] = &huma.Response{Description: "It still is what If-None-Match names"}
+	}
 }
 
 // answer is what every route has around its own work: validators of what it shows, conditions for what it changes, and a
