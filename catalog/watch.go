@@ -75,7 +75,7 @@ func (c *Catalog) Changes(ctx context.Context, since int64) (*Change, error) {
 		if err := tx.QueryRow(ctx, `select value from rowhouse.revision`).Scan(&ch.Revision); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, `select $1 = 0 or exists (select from rowhouse.changes where kind = $2 and revision > $1)`, since, wholeChange).Scan(&ch.Whole)
+		err := tx.QueryRow(ctx, `select $1::bigint = 0 or exists (select from rowhouse.changes where kind = $2 and revision > $1)`, since, wholeChange).Scan(&ch.Whole)
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func (c *Catalog) Changes(ctx context.Context, since int64) (*Change, error) {
 		}
 		ch.Served = *served
 		return tx.QueryRow(ctx, `
-			select case when $1 = 0 or exists (select from rowhouse.changes
+			select case when $1::bigint = 0 or exists (select from rowhouse.changes
 			                                    where kind = 'tenant' and id = '00000000-0000-0000-0000-000000000000' and revision > $1)
 			       then (select coalesce(jsonb_object_agg(key, value), '{}') from rowhouse.settings where tenant is null) end`,
 			since).Scan(&ch.Settings)

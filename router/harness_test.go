@@ -70,7 +70,12 @@ type database struct {
 func newWorld(t testing.TB, maxConnections int) *world {
 	t.Helper()
 	cat, _ := catalogtest.New(t)
-	w := &world{t: t, cat: cat, dir: tenants.NewDirectory(cat), server: catalog.NewID[catalog.Server]()}
+	return newWorldOf(t, cat, tenants.NewDirectory(cat), maxConnections)
+}
+
+func newWorldOf(t testing.TB, cat *catalog.Catalog, dir *tenants.Directory, maxConnections int) *world {
+	t.Helper()
+	w := &world{t: t, cat: cat, dir: dir, server: catalog.NewID[catalog.Server]()}
 	cc, err := pgx.ParseConfig(pgtest.ServerDSN(t))
 	if err != nil {
 		t.Fatal(err)
@@ -131,9 +136,20 @@ func (d *database) exec(t testing.TB, sql string) {
 	}
 }
 
-func (d *database) count(t testing.TB, sql string) (n int) {
+func (d *database) count(t testing.TB, sql string) int {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), d.DSN())
+	return d.countIn(t, d.Name(), sql)
+}
+
+// countIn counts in another database of the same server.
+func (d *database) countIn(t testing.TB, database, sql string) (n int) {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(d.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Database = database
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

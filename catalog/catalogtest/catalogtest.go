@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"net/url"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,31 @@ func New(t testing.TB) (*catalog.Catalog, string) {
 	}
 	t.Cleanup(cat.Close)
 	return cat, dsn
+}
+
+// Faulty opens a fresh catalog twice under the same keys: directly, and by a proxy that breaks the way to it.
+func Faulty(t testing.TB) (direct, faulty *catalog.Catalog, proxy *pgtest.FaultProxy) {
+	t.Helper()
+	keys, err := keyring.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn := DSN(t)
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy = pgtest.Proxy(t, dsn)
+	through := url.URL{Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password), Host: proxy.Addr(), Path: "/" + cfg.Database, RawQuery: "sslmode=disable"}
+	open := func(dsn string) *catalog.Catalog {
+		cat, err := catalog.Open(t.Context(), dsn, catalog.Config{Keys: keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cat.Close)
+		return cat
+	}
+	return open(dsn), open(through.String()), proxy
 }
 
 // DSN is the connection string of a fresh catalog that nobody has opened.
