@@ -28,6 +28,7 @@ func TestDev(t *testing.T) {
 	t.Run("answers", func(t *testing.T) { devAnswers(t, p, acme, globex, initech) })
 	t.Run("a patch of an own and a foreign row changes the own one", func(t *testing.T) { devForeignRow(t, p, acme, globex) })
 	t.Run("client", func(t *testing.T) { devClient(t, p, acme, initech) })
+	t.Run("generated client", func(t *testing.T) { devGeneratedClient(t, p) })
 	t.Run("command", func(t *testing.T) { devCommand(t, p) })
 	t.Run("adopted", func(t *testing.T) { devAdopt(t, p) })
 	t.Run("a database whose version is not served", func(t *testing.T) { devVersionGate(t, p, acme, initech) })
@@ -156,13 +157,56 @@ func devForeignRow(t *testing.T, p *process, acme, globex devTenant) {
 	}
 }
 
-func devClient(t *testing.T, p *process, acme, initech devTenant) {
-	if _, err := os.Stat("testdata/clients/node_modules"); err != nil {
+// needPackage skips a test whose npm package is not installed, but not in CI.
+func needPackage(t *testing.T, name string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join("testdata/clients/node_modules", name)); err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal("testdata/clients has no node_modules: .ci/run installs them")
+			t.Fatalf("testdata/clients has no %s: .ci/setup test installs it", name)
 		}
-		t.Skip("testdata/clients has no node_modules: run npm ci there")
+		t.Skipf("testdata/clients has no %s: run npm ci there", name)
 	}
+}
+
+// devGeneratedClient generates a client from the description that is served, has the compiler check a program against it,
+// and runs that program.
+func devGeneratedClient(t *testing.T, p *process) {
+	needPackage(t, "openapi-typescript")
+	dir := t.TempDir()
+	packages, err := filepath.Abs("testdata/clients/node_modules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(packages, filepath.Join(dir, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"admin.ts", "tsconfig.json", "package.json"} {
+		text, err := os.ReadFile(filepath.Join("testdata/clients", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	for _, command := range [][]string{
+		{"node_modules/openapi-typescript/bin/cli.js", p.AdminURL + "/openapi.json", "-o", "schema.d.ts"},
+		{"node_modules/typescript/bin/tsc", "-p", "."},
+		{"admin.js"},
+	} {
+		cmd := exec.CommandContext(ctx, "node", command...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "ADMIN_URL="+p.AdminURL, "TOKEN="+p.OperatorToken)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command[0], err, out)
+		}
+	}
+}
+
+func devClient(t *testing.T, p *process, acme, initech devTenant) {
+	needPackage(t, "@supabase/postgrest-js")
 	for _, pair := range [][2]devTenant{{acme, initech}, {initech, acme}} {
 		t.Run(pair[0].Name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
