@@ -12,23 +12,23 @@ import (
 
 // How many databases the fleet of the benchmark has.
 const (
-	fleetQuick = 40
-	fleetFull  = 200
+	fleetQuick = 100
+	fleetFull  = 500
 )
 
 // benchFleet measures on a private server with a catalog, on data that is thrown away. Nothing serves there.
 func (a *app) benchFleet(ctx context.Context, l bench.Length) (bench.Report, error) {
-	d, clean, err := a.benchHouse(ctx)
+	d, clean, err := a.benchHouse(ctx, bench.MemoryDir())
 	if err != nil {
 		return bench.Report{}, err
 	}
 	defer clean()
 	h := bench.FleetHouse{
 		Catalog: d.house.catalog, Runner: d.house.runner, Service: d.house.service, DSN: d.server.DSN, DSNAs: d.server.DSNAs,
-		PSQL: a.psql(ctx), Databases: fleetFull,
+		PSQL: a.psql(ctx), Databases: fleetFull, Within: 6 * time.Minute,
 	}
 	if l == bench.Quick {
-		h.Databases, h.Within = fleetQuick, 22*time.Second
+		h.Databases, h.Within = fleetQuick, 20*time.Second
 	}
 	return bench.Fleet(ctx, h, l)
 }

@@ -11,7 +11,7 @@ import (
 
 // benchProvision measures on a private server with a catalog, on data that is thrown away.
 func (a *app) benchProvision(ctx context.Context, l bench.Length) (bench.Report, error) {
-	d, clean, err := a.benchHouse(ctx)
+	d, clean, err := a.benchHouse(ctx, "")
 	if err != nil {
 		return bench.Report{}, err
 	}
@@ -29,9 +29,10 @@ func (a *app) benchProvision(ctx context.Context, l bench.Length) (bench.Report,
 	return bench.Provision(ctx, h, l)
 }
 
-// benchHouse is an empty house on a private server. Nothing serves there and nothing works but what is asked to.
-func (a *app) benchHouse(ctx context.Context) (d *devHouse, clean func(), err error) {
-	dir, remove, err := benchDir()
+// benchHouse is an empty house on a private server whose data stands below place, empty meaning where temporary files do.
+// Nothing serves there and nothing works but what is asked to.
+func (a *app) benchHouse(ctx context.Context, place string) (d *devHouse, clean func(), err error) {
+	dir, remove, err := benchDirIn(place)
 	if err != nil {
 		return nil, nil, err
 	}

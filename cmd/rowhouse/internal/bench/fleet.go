@@ -30,7 +30,7 @@ type FleetHouse struct {
 	DSNAs func(role, password, database string) string
 	// PSQL is the binary; empty where there is none.
 	PSQL string
-	// Databases is how many the fleet has.
+	// Databases is how many the fleet has. What goes through it one after the other takes every fourth of them.
 	Databases int
 	// Within bounds the whole: no round is begun that would not end in it.
 	Within time.Duration
@@ -56,11 +56,21 @@ type fleet struct {
 	dir       string // with the step's file, for psql
 }
 
-// method brings every database over the step.
+// method brings databases over the step.
 type method struct {
 	name, means string
 	run         func(context.Context, *fleet) error
 	stock       bool // keeps golang-migrate's own version table
+	serial      bool // one after the other, and so only every fourth of them
+	ledger      bool // writes our ledger
+}
+
+// over are the databases that a method is about.
+func (f *fleet) over(m method) []*catalog.Database {
+	if m.serial {
+		return f.databases[:(len(f.databases)+3)/4]
+	}
+	return f.databases
 }
 
 // Fleet measures how fast a fleet is brought over one step, beside a loop written by hand, golang-migrate as it comes, and
@@ -86,17 +96,11 @@ func Fleet(ctx context.Context, h FleetHouse, l Length) (Report, error) {
 		roundBegan := time.Now()
 		for i := range methods {
 			m := methods[(i+round)%len(methods)]
-			if err := f.reset(ctx, m.stock); err != nil {
-				return report, fmt.Errorf("reset before %s: %w", m.name, err)
-			}
-			start := time.Now()
-			if err := m.run(ctx, f); err != nil {
+			rate, err := f.measure(ctx, m)
+			if err != nil {
 				return report, fmt.Errorf("%s: %w", m.name, err)
 			}
-			rates[m.name] = append(rates[m.name], float64(len(f.databases))/time.Since(start).Seconds())
-			if err := f.check(ctx); err != nil {
-				return report, fmt.Errorf("after %s: %w", m.name, err)
-			}
+			rates[m.name] = append(rates[m.name], rate)
 		}
 		longest = max(longest, time.Since(roundBegan))
 	}
@@ -112,11 +116,25 @@ func Fleet(ctx context.Context, h FleetHouse, l Length) (Report, error) {
 	report.Results = append(report.Results, Result{
 		Name: "ours_over_stock_serial", Value: median(rates["ours_8_workers"]), Unit: "databases/s", Baseline: "stock_serial",
 		BaselineValue: median(rates["stock_serial"]), Ratio: median(ratios(rates["ours_8_workers"], rates["stock_serial"])),
-		Means: fmt.Sprintf("the first row against golang-migrate one after the other; %d databases, %d rounds", len(f.databases), len(rates["stock_serial"])),
+		Means: fmt.Sprintf("the first row against golang-migrate one after the other; %d databases, %d rounds, medians", len(f.databases), len(rates["stock_serial"])),
 	})
 	current, err := f.current(ctx, 10_000)
 	report.Results = append(report.Results, current)
 	return report, err
+}
+
+// measure gives a method's databases a second, and insists that it did what it was to do.
+func (f *fleet) measure(ctx context.Context, m method) (float64, error) {
+	if err := f.reset(ctx, m.stock); err != nil {
+		return 0, fmt.Errorf("reset: %w", err)
+	}
+	over := f.over(m)
+	began := time.Now()
+	if err := m.run(ctx, f); err != nil {
+		return 0, err
+	}
+	rate := float64(len(over)) / time.Since(began).Seconds()
+	return rate, f.check(ctx, over, m.ledger)
 }
 
 func ratios(values, baselines []float64) []float64 {
@@ -131,23 +149,21 @@ func fleetMethods(psql bool) []method {
 	methods := []method{
 		{
 			name: "ours_8_workers", means: "a whole rollout: rings, claims, results in the catalog, templates, 8 workers, against a loop of one connection and one message each",
-			run: func(ctx context.Context, f *fleet) error { return f.rollout(ctx) },
+			run: func(ctx context.Context, f *fleet) error { return f.rollout(ctx) }, ledger: true,
 		},
 		{
-			name: "ours_driver_8", means: "the migrator alone, 8 workers: locks, ledgers and checks, without a catalog",
-			run: func(ctx context.Context, f *fleet) error {
-				return f.each(8, func(db *catalog.Database) error { return f.up(ctx, db) })
-			},
+			name: "ours_driver_8", means: "the migrator alone, 8 workers, without a catalog; as in a rollout the contract is checked in one of databases that are alike",
+			run: func(ctx context.Context, f *fleet) error { return f.drivers(ctx) }, ledger: true,
 		},
 		{
 			name: "hand_written_loop_8", means: "the limit: connect, one message with the step and a row for the ledger, good-bye; no lock, no check",
 			run: func(ctx context.Context, f *fleet) error {
 				return f.each(8, func(db *catalog.Database) error { return f.byHand(ctx, db) })
-			},
+			}, ledger: true,
 		},
 		{
-			name: "stock_serial", means: "golang-migrate as it comes, by URL, one database after the other", stock: true,
-			run: func(_ context.Context, f *fleet) error { return f.each(1, f.stock) },
+			name: "stock_serial", means: "golang-migrate with its pgx driver, by URL, one database after the other", stock: true, serial: true,
+			run: func(_ context.Context, f *fleet) error { return f.inTurn(f.stock) },
 		},
 		{
 			name: "stock_8", means: "the same with 8 workers", stock: true,
@@ -156,9 +172,9 @@ func fleetMethods(psql bool) []method {
 	}
 	if psql {
 		methods = append(methods, method{
-			name: "psql_serial", means: "psql -1 -f, one database after the other",
+			name: "psql_serial", means: "psql -1 -f, one database after the other", serial: true,
 			run: func(ctx context.Context, f *fleet) error {
-				return f.each(1, func(db *catalog.Database) error { return f.psql(ctx, db) })
+				return f.inTurn(func(db *catalog.Database) error { return f.psql(ctx, db) })
 			},
 		})
 	}
@@ -192,36 +208,53 @@ func newFleet(ctx context.Context, h FleetHouse) (*fleet, error) {
 	if err := f.exec(ctx, "rowhouse", "set session_replication_role = replica; update rowhouse.servers set migrate_slots = 8"); err != nil {
 		return nil, err
 	}
-	if f.login, err = h.Catalog.Credential(ctx, f.databases[0].Server, catalog.DatabaseID{}, catalog.LoginMigrator); err != nil {
-		return nil, err
-	}
 	if f.dir, err = os.MkdirTemp("", "rowhouse-bench-fleet-"); err != nil {
 		return nil, err
 	}
 	return f, os.WriteFile(filepath.Join(f.dir, "step.sql"), []byte(fleetStep.Up), 0o644)
 }
 
-// populate makes the databases as tenants are made, and fills each.
+// populate makes a tenant as tenants are made, fills its database, and clones that for the others.
 func (f *fleet) populate(ctx context.Context) error {
-	names := make([]*catalog.Database, f.Databases)
-	var n atomic.Int64
-	return parallel(4, names, func(*catalog.Database) error {
-		op, err := f.Service.CreateTenant(ctx, tenants.TenantSpec{Name: fmt.Sprintf("tenant-%d", n.Add(1)), Placement: catalog.Dedicated})
-		if err != nil {
+	op, err := f.Service.CreateTenant(ctx, tenants.TenantSpec{Name: "tenant", Placement: catalog.Dedicated})
+	if err != nil {
+		return err
+	}
+	if op, err = f.Runner.Work(ctx, op.ID); err != nil {
+		return err
+	}
+	if op.State != catalog.OperationDone {
+		return errors.New(op.Error)
+	}
+	first, err := f.Catalog.Database(ctx, op.Database)
+	if err != nil {
+		return err
+	}
+	if f.login, err = f.Catalog.Credential(ctx, first.Server, catalog.DatabaseID{}, catalog.LoginMigrator); err != nil {
+		return err
+	}
+	if err := f.exec(ctx, first.Name, "insert into items (tenant_id, name) select '"+op.Tenant.String()+"', 'item ' || n from generate_series(1, 2000) n; analyze items"); err != nil {
+		return err
+	}
+	return parallel(2, make([]*catalog.Database, f.Databases-1), func(*catalog.Database) error { return f.clone(ctx, first) })
+}
+
+// clone makes a database like another. What stands in it belongs to the other's owner, whose rights its own owner has.
+func (f *fleet) clone(ctx context.Context, of *catalog.Database) error {
+	id := catalog.NewID[catalog.Database]()
+	name := "rh_" + id.Compact()
+	for _, sql := range []string{
+		fmt.Sprintf("create role %s_o nologin in role %s_o role %s", name, of.Name, f.login.Role),
+		fmt.Sprintf("create database %s template %s owner %s_o strategy file_copy", name, of.Name, name),
+		fmt.Sprintf("revoke all on database %s from public; grant connect on database %[1]s to %s", name, f.login.Role),
+	} {
+		if err := f.exec(ctx, "postgres", sql); err != nil {
 			return err
 		}
-		if op, err = f.Runner.Work(ctx, op.ID); err != nil {
-			return err
-		}
-		if op.State != catalog.OperationDone {
-			return errors.New(op.Error)
-		}
-		db, err := f.Catalog.Database(ctx, op.Database)
-		if err != nil {
-			return err
-		}
-		return f.exec(ctx, db.Name, "insert into items (tenant_id, name) select '"+op.Tenant.String()+"', 'item ' || n from generate_series(1, 2000) n")
-	})
+	}
+	return f.exec(ctx, "rowhouse", fmt.Sprintf(`set session_replication_role = replica;
+		insert into rowhouse.databases (id, server, name, kind, state, schema_version, schema_chain, fingerprint)
+		select '%s', server, '%s', kind, state, schema_version, schema_chain, fingerprint from rowhouse.databases where id = '%s'`, id, name, of.ID))
 }
 
 func (f *fleet) exec(ctx context.Context, database, sql string) error {
@@ -236,6 +269,20 @@ func (f *fleet) exec(ctx context.Context, database, sql string) error {
 
 func (f *fleet) each(workers int, fn func(*catalog.Database) error) error {
 	return parallel(workers, f.databases, fn)
+}
+
+// inTurn is for what is measured one database after the other.
+func (f *fleet) inTurn(fn func(*catalog.Database) error) error {
+	return parallel(1, f.over(method{serial: true}), fn)
+}
+
+// drivers has the migrator bring one database over the step, and then those that are like it.
+func (f *fleet) drivers(ctx context.Context) error {
+	if err := f.up(ctx, f.migrator, f.databases[0]); err != nil {
+		return err
+	}
+	proven := f.migrator.Proven()
+	return parallel(8, f.databases[1:], func(db *catalog.Database) error { return f.up(ctx, proven, db) })
 }
 
 // parallel stops at the first error and gives it.
@@ -288,14 +335,19 @@ func (f *fleet) reset(ctx context.Context, stock bool) error {
 	})
 }
 
-// check insists that the step was done everywhere, whoever did it.
-func (f *fleet) check(ctx context.Context) error {
-	return f.each(8, func(db *catalog.Database) error {
-		return f.exec(ctx, db.Name, `do $$ begin
+// check insists that the step was done everywhere, whoever did it, and that our ledger says so once where it was kept.
+func (f *fleet) check(ctx context.Context, databases []*catalog.Database, ledger bool) error {
+	rows := 0
+	if ledger {
+		rows = 1
+	}
+	return parallel(8, databases, func(db *catalog.Database) error {
+		return f.exec(ctx, db.Name, fmt.Sprintf(`do $$ begin
 			perform status from items limit 1;
 			if to_regclass('items_by_name') is null then raise 'no index'; end if;
 			if (select count(*) from items) <> 2000 then raise 'rows are missing'; end if;
-		end $$`)
+			if (select count(*) from rowhouse.migrations where version = 2) <> %d then raise 'the ledger is wrong'; end if;
+		end $$`, rows))
 	})
 }
 
@@ -323,8 +375,8 @@ func (f *fleet) config(db *catalog.Database) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-func (f *fleet) up(ctx context.Context, db *catalog.Database) error {
-	_, err := f.migrator.Up(ctx, migrations.Target{Name: db.Name, Key: 7, Connect: func(ctx context.Context) (*pgx.Conn, error) {
+func (f *fleet) up(ctx context.Context, m *migrations.Migrator, db *catalog.Database) error {
+	_, err := m.Up(ctx, migrations.Target{Name: db.Name, Key: 7, Connect: func(ctx context.Context) (*pgx.Conn, error) {
 		cfg, err := f.config(db)
 		if err != nil {
 			return nil, err

@@ -1,102 +1,36 @@
 package bench
 
 import (
-	"context"
-	"database/sql"
 	"errors"
-	"hash/crc32"
-	"io"
+	"net/url"
 
 	"github.com/golang-migrate/migrate/v4"
-	"github.com/golang-migrate/migrate/v4/database"
+	_ "github.com/golang-migrate/migrate/v4/database/pgx/v5" // the driver that is measured; it has no other way in
 	"github.com/golang-migrate/migrate/v4/source/iofs"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/migrations"
 )
 
-// stockDriver talks to a database as golang-migrate's own pgx driver (v4.20) does when it is opened by URL: database/sql
-// over one pinned connection, a blocking lock, and the version written in a transaction of its own before and after the
-// file. The driver itself would bring modules into the program that nothing else in it needs; its core is the real one.
-type stockDriver struct {
-	db   *sql.DB
-	conn *sql.Conn
-	key  int64
-}
-
-const stockTable = "stock.schema_migrations"
-
-func openStock(db *sql.DB) (*stockDriver, error) {
-	ctx := context.Background()
-	if err := db.Ping(); err != nil {
-		return nil, err
-	}
-	var name, schema string
-	if err := errors.Join(db.QueryRow("select current_database()").Scan(&name), db.QueryRow("select current_schema()").Scan(&schema)); err != nil {
-		return nil, err
-	}
-	conn, err := db.Conn(ctx)
+// stockURL is how golang-migrate reaches a database, as our migrator's login in the owner's role.
+func (f *fleet) stockURL(db *catalog.Database) (string, error) {
+	u, err := url.Parse(f.DSNAs(f.login.Role, f.login.Secret.Reveal(), db.Name))
 	if err != nil {
-		return nil, err
+		return "", errors.New("the private server's address cannot be read")
 	}
-	d := &stockDriver{db, conn, int64(crc32.ChecksumIEEE([]byte(name + schema + stockTable)))}
-	if err := d.Lock(); err != nil {
-		return nil, err
-	}
-	var tables int
-	err = conn.QueryRowContext(ctx, "select count(1) from information_schema.tables where table_schema = $1 and table_name = $2 limit 1",
-		"stock", "schema_migrations").Scan(&tables)
-	return d, errors.Join(err, d.Unlock())
+	u.Scheme = "pgx5"
+	q := u.Query()
+	q.Set("role", db.Name+"_o")
+	q.Set("row_security", "off")
+	q.Set("x-migrations-table", `"stock"."schema_migrations"`)
+	q.Set("x-migrations-table-quoted", "true")
+	u.RawQuery = q.Encode()
+	return u.String(), nil
 }
 
-func (d *stockDriver) exec(query string, args ...any) error {
-	_, err := d.conn.ExecContext(context.Background(), query, args...)
-	return err
-}
-
-func (d *stockDriver) Lock() error   { return d.exec("select pg_advisory_lock($1)", d.key) }
-func (d *stockDriver) Unlock() error { return d.exec("select pg_advisory_unlock($1)", d.key) }
-func (d *stockDriver) Drop() error   { return errors.ErrUnsupported }
-func (d *stockDriver) Close() error  { return errors.Join(d.conn.Close(), d.db.Close()) }
-
-func (d *stockDriver) Open(string) (database.Driver, error) { return nil, errors.ErrUnsupported }
-
-func (d *stockDriver) Run(body io.Reader) error {
-	text, err := io.ReadAll(body)
-	if err != nil {
-		return err
-	}
-	return d.exec(string(text))
-}
-
-func (d *stockDriver) SetVersion(version int, dirty bool) error {
-	tx, err := d.conn.BeginTx(context.Background(), nil)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec("truncate " + stockTable)
-	if err == nil {
-		_, err = tx.Exec("insert into "+stockTable+" (version, dirty) values ($1, $2)", version, dirty)
-	}
-	if err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
-
-func (d *stockDriver) Version() (version int, dirty bool, err error) {
-	err = d.conn.QueryRowContext(context.Background(), "select version, dirty from "+stockTable+" limit 1").Scan(&version, &dirty)
-	return version, dirty, err
-}
-
-// stock brings one database over the step with golang-migrate.
+// stock brings one database over the step with golang-migrate as it comes: a connection by URL, Up, Close.
 func (f *fleet) stock(db *catalog.Database) (err error) {
-	cfg, err := f.config(db)
-	if err != nil {
-		return err
-	}
-	drv, err := openStock(stdlib.OpenDB(*cfg))
+	address, err := f.stockURL(db)
 	if err != nil {
 		return err
 	}
@@ -104,9 +38,9 @@ func (f *fleet) stock(db *catalog.Database) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := migrate.NewWithInstance("iofs", source, "stock", drv)
+	m, err := migrate.NewWithSourceInstance("iofs", source, address)
 	if err != nil {
-		return err
+		return errors.New("golang-migrate cannot open " + db.Name) // its own error may hold the address
 	}
 	defer func() { a, b := m.Close(); err = errors.Join(err, a, b) }()
 	return m.Up()
