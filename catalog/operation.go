@@ -39,9 +39,13 @@ type Operation struct {
 	Database   DatabaseID      `json:"database,omitzero"`
 	Args       json.RawMessage `json:"args,omitempty"`
 	// Step is the last step that is recorded as done; Steps are all of them in order.
-	Step       string     `json:"step"`
-	Steps      []string   `json:"steps"`
-	Error      string     `json:"error,omitempty"`
+	Step  string   `json:"step"`
+	Steps []string `json:"steps"`
+	Error string   `json:"error,omitempty"`
+	// Cancel is how the operation was asked to end early: CancelKeep, CancelUndo, or empty. Effects says what became of what
+	// it did, when it did: EffectsKept or EffectsUndone.
+	Cancel     string     `json:"cancel,omitempty"`
+	Effects    string     `json:"effects,omitempty"`
 	Attempts   int        `json:"attempts"`
 	Epoch      int64      `json:"-" db:"op_epoch"`
 	CreatedBy  string     `json:"created_by,omitempty"`
@@ -49,6 +53,14 @@ type Operation struct {
 	UpdatedAt  time.Time  `json:"updated_at"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 }
+
+// How an operation is asked to end early, and what becomes of its effects.
+const (
+	CancelKeep    = "keep"
+	CancelUndo    = "undo"
+	EffectsKept   = "kept"
+	EffectsUndone = "undone"
+)
 
 // Progress is how many of the steps are done.
 func (o *Operation) Progress() (done, total int) {
@@ -68,7 +80,7 @@ func (o *Operation) Ref() Ref { return Ref{Kind: "operation", ID: [16]byte(o.ID)
 
 const selectOperation = `
 select o.id, o.kind, o.state, o.tenant, coalesce(t.name, '') tenant_name, o.database, o.args, o.step, o.steps,
-       coalesce(o.error, '') error, o.attempts, o.op_epoch, o.created_by, o.created_at, o.updated_at, o.finished_at
+       coalesce(o.error, '') error, coalesce(o.cancel, '') cancel, coalesce(o.effects, '') effects, o.attempts, o.op_epoch, o.created_by, o.created_at, o.updated_at, o.finished_at
   from rowhouse.operations o
   left join rowhouse.tenants t on t.id = o.tenant`
 
@@ -104,13 +116,28 @@ func (tx *Tx) CreateOperation(ctx context.Context, o *Operation) error {
 	return tx.note(ctx, o.ID, OperationPending, "", "")
 }
 
-// FinishOperation ends an operation that this worker holds: its epoch must be the one of the claim, else ErrConflict.
+// FinishOperation ends an operation that this worker holds: its epoch must be the one of the claim, else ErrConflict. The
+// effects of one that failed are kept.
 func (tx *Tx) FinishOperation(ctx context.Context, o *Operation, state OperationState, message string) error {
+	return tx.endOperation(ctx, o, state, message, EffectsKept)
+}
+
+// FinishCancelled ends an operation that was asked to end early, like FinishOperation.
+func (tx *Tx) FinishCancelled(ctx context.Context, o *Operation, undone bool) error {
+	effects := EffectsKept
+	if undone {
+		effects = EffectsUndone
+	}
+	return tx.endOperation(ctx, o, OperationCancelled, "cancelled; what it did is "+effects, effects)
+}
+
+func (tx *Tx) endOperation(ctx context.Context, o *Operation, state OperationState, message, effects string) error {
 	tag, err := tx.Exec(ctx, `
 		update rowhouse.operations
 		   set state = $3, error = nullif($4, ''), finished_at = now(), updated_at = now(), lease_until = '-infinity',
-		       step = case when $3 = 'done' and cardinality(steps) > 0 then steps[cardinality(steps)] else step end
-		 where id = $1 and op_epoch = $2 and state not in ('done', 'failed', 'cancelled')`, o.ID, o.Epoch, state, message)
+		       step = case when $3 = 'done' and cardinality(steps) > 0 then steps[cardinality(steps)] else step end,
+		       effects = case $3 when 'failed' then 'kept' when 'cancelled' then $5 end
+		 where id = $1 and op_epoch = $2 and state not in ('done', 'failed', 'cancelled')`, o.ID, o.Epoch, state, message, effects)
 	if err != nil {
 		return refine(err, "operation "+o.ID.String())
 	}
@@ -124,11 +151,43 @@ func (tx *Tx) FinishOperation(ctx context.Context, o *Operation, state Operation
 func (tx *Tx) RetryOperation(ctx context.Context, id OperationID) error {
 	if err := tx.exactlyOne(ctx, "failed operation "+id.String(), `
 		update rowhouse.operations
-		   set state = 'pending', error = null, attempts = 0, finished_at = null, next_at = now(), updated_at = now(), op_epoch = op_epoch + 1
-		 where id = $1 and state in ('failed', 'cancelled')`, id); err != nil {
+		   set state = 'pending', error = null, attempts = 0, finished_at = null, next_at = now(), updated_at = now(), op_epoch = op_epoch + 1,
+		       cancel = null, effects = null
+		 where id = $1 and state in ('failed', 'cancelled') and effects is distinct from 'undone'`, id); err != nil {
 		return err
 	}
 	return tx.note(ctx, id, OperationPending, "", "retried")
+}
+
+// CancelOperation asks for an operation to end early, CancelKeep or CancelUndo. Whoever works on it hears of it within a
+// second; one that nobody works on is due at once. To undo can be asked of one that has failed or was cancelled, too. What is
+// done, or undone, is ErrConflict.
+func (tx *Tx) CancelOperation(ctx context.Context, o *Operation, how string) error {
+	noun := "operation " + o.ID.String()
+	err := tx.QueryRow(ctx, `
+		update rowhouse.operations
+		   set cancel = $2, effects = null, next_at = now(), updated_at = now(), finished_at = null,
+		       state = case when state in ('failed', 'cancelled', 'paused') then 'pending' else state end,
+		       attempts = case when lease_until < now() then 0 else attempts end,
+		       op_epoch = op_epoch + case when lease_until < now() then 1 else 0 end
+		 where id = $1
+		   and (state in ('pending', 'running', 'waiting', 'paused')
+		        or $2 = 'undo' and state in ('failed', 'cancelled') and effects is distinct from 'undone')
+		returning state, op_epoch`, o.ID, how).Scan(&o.State, &o.Epoch)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%s has ended already: %w", noun, ErrConflict)
+	}
+	if err != nil {
+		return refine(err, noun)
+	}
+	return tx.note(ctx, o.ID, o.State, "", "asked to end early: "+how)
+}
+
+// Cancelled says how an operation that this worker holds was asked to end early, if it was.
+func (c *Catalog) Cancelled(ctx context.Context, o *Operation) (string, error) {
+	var how string
+	err := c.pool.QueryRow(ctx, `select coalesce(cancel, '') from rowhouse.operations where id = $1`, o.ID).Scan(&how)
+	return how, refine(err, "operation "+o.ID.String())
 }
 
 func (tx *Tx) note(ctx context.Context, id OperationID, state OperationState, step, message string) error {

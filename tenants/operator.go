@@ -68,6 +68,9 @@ type OperationOperator interface {
 	OperationEvents(ctx context.Context, id catalog.OperationID, after int64) ([]*catalog.OperationEvent, error)
 	// RetryOperation makes a failed operation go on at its step.
 	RetryOperation(ctx context.Context, id catalog.OperationID) (*catalog.Operation, error)
+	// CancelOperation asks for an operation to end early; with undo, what it did is taken back. One that is done or past its
+	// point of no return is catalog.ErrConflict.
+	CancelOperation(ctx context.Context, id catalog.OperationID, undo bool) (*catalog.Operation, error)
 }
 
 // ServerSpec is what a server is asked to be.

@@ -16,6 +16,7 @@ const (
 	PermitServersManage  Permission = "servers.manage"
 	PermitOpsRead        Permission = "operations.read"
 	PermitOpsRetry       Permission = "operations.retry"
+	PermitOpsCancel      Permission = "operations.cancel"
 	PermitSettingsRead   Permission = "settings.read"
 	PermitSettingsManage Permission = "settings.manage"
 	PermitTokensRead     Permission = "tokens.read"
@@ -28,6 +29,6 @@ const (
 var Permissions = []Permission{
 	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, PermitTenantsDelete, "tenants.migrate",
 	PermitImpersonate, "tenants.placement.change", "tenants.data.cross",
-	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, "operations.cancel",
+	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, PermitOpsCancel,
 	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, PermitAuditRead,
 }

@@ -293,6 +293,9 @@ func (s *Service) RetryOperation(ctx context.Context, id catalog.OperationID) (*
 		if op.State != catalog.OperationFailed && op.State != catalog.OperationCancelled {
 			return fmt.Errorf("operation %s is %s: %w", id, op.State, catalog.ErrConflict)
 		}
+		if op.Effects == catalog.EffectsUndone {
+			return fmt.Errorf("operation %s was undone; ask for it anew: %w", id, catalog.ErrConflict)
+		}
 		if err := tx.RetryOperation(ctx, id); err != nil {
 			return err
 		}

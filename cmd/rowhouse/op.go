@@ -28,7 +28,7 @@ func (o opRow) row() []any {
 func (o opRow) name() string { return o.ID.String() }
 
 func (a *app) opGroup() *cobra.Command {
-	return group("op", "Operations: durable work on tenants and the fleet", a.opList(), a.opGet(), a.opWatch(), a.opRetry())
+	return group("op", "Operations: durable work on tenants and the fleet", a.opList(), a.opGet(), a.opWatch(), a.opCancel(), a.opRetry())
 }
 
 func (a *app) opList() *cobra.Command {
@@ -91,9 +91,39 @@ func (a *app) opWatch() *cobra.Command {
 			}
 			defer r.close()
 			op, err := a.watch(ctx, r, id)
-			return a.ended(op, err)
+			return a.ended(op, catalog.OperationDone, err)
 		}),
 	}
+}
+
+func (a *app) opCancel() *cobra.Command {
+	var undo, yes bool
+	var wait waitFlag
+	c := &cobra.Command{
+		Use: "cancel ID", Short: "End an operation early; what it did stays, or with --undo is taken back", Args: exactly("ID"),
+		Long:    "A step that is being done is interrupted. What was cancelled or has failed can be retried as long as it was not undone.",
+		Example: "  rowhouse op cancel 0199… --wait\n  rowhouse op cancel 0199… --undo --yes --wait=1m",
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			id, err := operationID(args[0])
+			if err != nil {
+				return err
+			}
+			if undo {
+				if err := a.confirm(yes, "take back all that operation "+id.String()+" did"); err != nil {
+					return err
+				}
+			}
+			op, err := r.CancelOperation(ctx, id, undo)
+			if err != nil {
+				return err
+			}
+			return a.followTo(ctx, r, op, catalog.OperationCancelled, wait)
+		}),
+	}
+	c.Flags().BoolVar(&undo, "undo", false, "take back what it did: the database it was making is dropped")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	wait.add(c)
+	return c
 }
 
 func (a *app) opRetry() *cobra.Command {
@@ -147,6 +177,11 @@ func (w waitFlag) bound(ctx context.Context) (context.Context, context.CancelFun
 // follow prints an operation: at once without --wait, else when it has ended. Against a bare catalog this process does the
 // work while it waits.
 func (a *app) follow(ctx context.Context, r *reach, op *catalog.Operation, wait waitFlag) error {
+	return a.followTo(ctx, r, op, catalog.OperationDone, wait)
+}
+
+// followTo is follow for an operation that is wanted to end in a state.
+func (a *app) followTo(ctx context.Context, r *reach, op *catalog.Operation, want catalog.OperationState, wait waitFlag) error {
 	if wait.text == "" {
 		if r.near() {
 			if n, err := r.catalog.Workers(ctx); err == nil && n == 0 {
@@ -173,11 +208,11 @@ func (a *app) follow(ctx context.Context, r *reach, op *catalog.Operation, wait 
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return &coded{err: fmt.Errorf("operation %s goes on; --wait is over", op.ID), code: exitFailure, hint: "rowhouse op watch " + op.ID.String()}
 	}
-	return a.ended(op, err)
+	return a.ended(op, want, err)
 }
 
 // ended prints an operation that has ended, or says why it is no longer followed.
-func (a *app) ended(op *catalog.Operation, err error) error {
+func (a *app) ended(op *catalog.Operation, want catalog.OperationState, err error) error {
 	if err != nil {
 		if errors.Is(err, context.Canceled) && op != nil {
 			return &coded{err: fmt.Errorf("operation %s goes on", op.ID), code: exitInterrupted, hint: "rowhouse op watch " + op.ID.String()}
@@ -187,7 +222,7 @@ func (a *app) ended(op *catalog.Operation, err error) error {
 	if err := a.print(opRow{op}); err != nil {
 		return err
 	}
-	if op.State != catalog.OperationDone {
+	if op.State != want {
 		return &coded{err: fmt.Errorf("operation %s %s: %s", op.ID, op.State, op.Error), code: exitFailure, hint: "rowhouse op retry " + op.ID.String() + " --wait"}
 	}
 	return nil

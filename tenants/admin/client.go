@@ -250,6 +250,16 @@ func (c *Client) RetryOperation(ctx context.Context, id catalog.OperationID) (*c
 	return op, about("operation", id.String(), err)
 }
 
+// CancelOperation asks for an operation to end early.
+func (c *Client) CancelOperation(ctx context.Context, id catalog.OperationID, undo bool) (*catalog.Operation, error) {
+	path := "/operations/" + id.String() + ":cancel"
+	if undo {
+		path += "?undo=true"
+	}
+	op, err := one[catalog.Operation](ctx, c, http.MethodPost, path, nil)
+	return op, about("operation", id.String(), err)
+}
+
 // RenameTenant gives a tenant another name.
 func (c *Client) RenameTenant(ctx context.Context, ref, name string) error {
 	in := map[string]string{"name": name}

@@ -42,6 +42,11 @@ type operationInput struct {
 	ID catalog.OperationID `path:"id" maxLength:"36" minLength:"36"`
 }
 
+type cancelOperationInput struct {
+	ID   catalog.OperationID `path:"id" maxLength:"36" minLength:"36"`
+	Undo bool                `query:"undo" doc:"Take back what it did"`
+}
+
 type listOperationsInput struct {
 	PageInput
 	Tenant string `query:"tenant" maxLength:"64" doc:"Name or id; everybody's without one"`
@@ -72,6 +77,10 @@ func (s *service) registerOperations() {
 	add(s, route{"retry-operation", tag, "Make a failed operation go on at its step", http.MethodPost, `/operations/{id}/\:retry`, tenants.PermitOpsRetry, http.StatusAccepted},
 		func(ctx context.Context, in *operationInput) (*operationOutput, error) {
 			return accepted(s.operator.RetryOperation(ctx, in.ID))
+		})
+	add(s, route{"cancel-operation", tag, "Ask for an operation to end early", http.MethodPost, `/operations/{id}/\:cancel`, tenants.PermitOpsCancel, http.StatusAccepted},
+		func(ctx context.Context, in *cancelOperationInput) (*operationOutput, error) {
+			return accepted(s.operator.CancelOperation(ctx, in.ID, in.Undo))
 		})
 	s.registerEvents(tag)
 }

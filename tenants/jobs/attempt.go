@@ -19,6 +19,8 @@ import (
 var (
 	// errLost stops a step whose claim ended: another worker may have the operation.
 	errLost = fmt.Errorf("claim was lost: %w", catalog.ErrConflict)
+	// errCancelled stops a step of an operation that was asked to end early.
+	errCancelled = errors.New("asked to end early")
 	// errLeaving stops between two steps of a process that ends.
 	errLeaving = errors.New("process ends")
 )
@@ -53,7 +55,13 @@ func (r *Runner) attempt(ctx context.Context, id catalog.OperationID) (verdict, 
 	if err != nil {
 		return verdict{}, err
 	}
-	err = r.underClaim(ctx, op, r.carryOut)
+	err = errCancelled
+	if op.Cancel == "" {
+		err = r.underClaim(ctx, op, r.carryOut)
+	}
+	if errors.Is(err, errCancelled) {
+		err = r.underClaim(ctx, op, r.endEarly)
+	}
 	if err == nil {
 		return verdict{finished: true}, nil
 	}
@@ -80,8 +88,10 @@ func (r *Runner) underClaim(ctx context.Context, op *catalog.Operation, work fun
 	err := recovered(ctx, op, r, work)
 	cancel(nil)
 	<-renewed
-	if err != nil && errors.Is(context.Cause(ctx), errLost) {
-		return errLost
+	for _, why := range []error{errLost, errCancelled} {
+		if err != nil && errors.Is(context.Cause(ctx), why) {
+			return why
+		}
 	}
 	return err
 }
@@ -96,9 +106,13 @@ func recovered(ctx context.Context, op *catalog.Operation, r *Runner, work func(
 	return work(ctx, op)
 }
 
-// renew keeps the claim until ctx ends. A catalog that does not answer is asked again for half of the lease.
+// cancelLook is how often the one who works on an operation looks whether it was asked to end early.
+const cancelLook = time.Second
+
+// renew keeps the claim until ctx ends. A catalog that does not answer is asked again for half of the lease. It also hears
+// when the operation is to end early.
 func (r *Runner) renew(ctx context.Context, op *catalog.Operation, lose context.CancelCauseFunc) {
-	tick := time.NewTicker(r.cfg.Lease / 4)
+	tick := time.NewTicker(min(r.cfg.Lease/4, cancelLook))
 	defer tick.Stop()
 	for last := time.Now(); ; {
 		select {
@@ -107,10 +121,20 @@ func (r *Runner) renew(ctx context.Context, op *catalog.Operation, lose context.
 		case <-tick.C:
 		}
 		asking, cancel := context.WithTimeout(ctx, r.cfg.Lease/4)
-		err := r.catalog.RenewClaim(asking, op, r.cfg.Lease)
+		due := time.Since(last) >= r.cfg.Lease/4
+		var err error
+		if due {
+			err = r.catalog.RenewClaim(asking, op, r.cfg.Lease)
+		}
+		if err == nil && op.Cancel == "" {
+			how, asked := r.catalog.Cancelled(asking, op)
+			if asked == nil && how != "" {
+				lose(errCancelled)
+			}
+		}
 		cancel()
 		switch {
-		case err == nil:
+		case err == nil && due:
 			last = time.Now()
 		case errors.Is(err, catalog.ErrConflict), time.Since(last) >= r.cfg.Lease/2:
 			lose(errLost)
@@ -206,6 +230,50 @@ func (r *Runner) carryOut(ctx context.Context, op *catalog.Operation) error {
 		}
 	}
 	return nil
+}
+
+// endEarly ends an operation that was asked to end: what it did is kept, or taken back first.
+func (r *Runner) endEarly(ctx context.Context, op *catalog.Operation) error {
+	asked, err := r.catalog.Operation(ctx, op.ID)
+	if err != nil {
+		return err
+	}
+	op.Cancel = asked.Cancel
+	kind, ok := kinds[op.Kind]
+	if !ok {
+		return unknown("kind " + op.Kind)
+	}
+	w, err := kind.begin(ctx, r, op)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	undone := op.Cancel == catalog.CancelUndo
+	u, ok := w.(undoer)
+	if !ok {
+		return unknown("the way back from " + op.Kind)
+	}
+	if undone {
+		if err := fp.Hit(kind.points + ".undo.before"); err != nil {
+			return err
+		}
+		if err := u.undo(ctx); err != nil {
+			return fmt.Errorf("undo: %w", err)
+		}
+		if err := fp.Hit(kind.points + ".undo.after"); err != nil {
+			return err
+		}
+	}
+	event := catalog.Event{
+		Action: op.Kind + ".cancelled", Operation: op.ID, Detail: map[string]any{"after": op.Step, "undone": undone},
+		Target: catalog.Ref{Kind: "tenant", ID: [16]byte(op.Tenant), Name: op.TenantName},
+	}
+	return r.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
+		if err := tx.FinishCancelled(ctx, op, undone); err != nil {
+			return err
+		}
+		return u.cancelled(ctx, tx, undone)
+	})
 }
 
 // unknown leaves an operation to a later program.

@@ -46,3 +46,12 @@ type work interface {
 	// close gives back what the attempt holds. It is called once, however the attempt ended.
 	close()
 }
+
+// undoer is work that can be cancelled (tenants.Cancellable).
+type undoer interface {
+	// undo takes back on the servers what the operation did, whatever step it came to. Like a step it may run again.
+	undo(ctx context.Context) error
+
+	// cancelled says in the catalog what becomes of the tenant or database, in the transaction that ends the operation.
+	cancelled(ctx context.Context, tx *catalog.Tx, undone bool) error
+}

@@ -46,7 +46,27 @@ func beginProvision(ctx context.Context, r *Runner, op *catalog.Operation) (work
 
 // provisionFailed lets the tenant be seen as one that was not made.
 func provisionFailed(ctx context.Context, tx *catalog.Tx, op *catalog.Operation) error {
-	return tx.SetTenantState(ctx, op.Tenant, catalog.StateFailed, "provisioning failed")
+	return tx.SetTenantState(ctx, op.Tenant, catalog.StateFailed, "provisioning failed", catalog.StateProvisioning, catalog.StateFailed)
+}
+
+// undo drops the database that was being made. Where the tenant was only to have a place in one, there is nothing to drop.
+func (p *provision) undo(ctx context.Context) error {
+	if p.db == nil || !p.making() || p.db.ID != p.op.Database {
+		return nil
+	}
+	return (&purge{p}).dropped(ctx)
+}
+
+// cancelled leaves a tombstone of a tenant that was taken back, and of one that was not, something to retry or purge.
+func (p *provision) cancelled(ctx context.Context, tx *catalog.Tx, undone bool) error {
+	if !undone {
+		return tx.SetTenantState(ctx, p.tenant.ID, catalog.StateFailed, "provisioning was cancelled", catalog.StateProvisioning, catalog.StateFailed)
+	}
+	var own catalog.DatabaseID
+	if p.db != nil && p.making() && p.db.ID == p.op.Database {
+		own = p.db.ID
+	}
+	return tx.BuryTenant(ctx, p.tenant.ID, own)
 }
 
 func (p *provision) close() {
