@@ -71,11 +71,15 @@ func (rt *Router) openPool(ctx context.Context, key poolKey) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	server := rt.server(db.Server)
+	if d, ok := rt.dir.(interface{ Load(context.Context) error }); ok && server.login(key) != nil {
+		_ = d.Load(ctx) // its login was refused: what is remembered may be older than what the catalog says
+	}
 	cc, err := rt.dir.ConnConfig(ctx, key.database, key.login)
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{router: rt, key: key, server: rt.server(db.Server), frame: rt.frameOf(db), which: identityQuery, identity: db.ID.String()}
+	p := &pool{router: rt, key: key, server: server, frame: rt.frameOf(db), which: identityQuery, identity: db.ID.String()}
 	if db.Adopted {
 		p.which, p.identity = adoptedQuery, db.Identity
 	}

@@ -284,10 +284,16 @@ func (d *Directory) Server(ctx context.Context, id catalog.ServerID) (*catalog.S
 	return nil, fmt.Errorf("server: %w", ErrNotFound)
 }
 
-// ConnConfig says how to connect to a database. It asks the catalog; while that is away, it opens what it remembers, which
-// is as sealed as in the catalog.
+// ConnConfig says how to connect to a database. While Run follows the catalog, and while that is away, it opens what it
+// remembers, which is as sealed as in the catalog; else it asks the catalog. Load looks past what is remembered.
 func (d *Directory) ConnConfig(ctx context.Context, id catalog.DatabaseID, login catalog.Login) (*pgx.ConnConfig, error) {
-	if d.isAway() {
+	follows, away := d.view()
+	if follows {
+		if cfg, err := d.remembered(id, login); err == nil {
+			return cfg, nil
+		}
+	}
+	if away {
 		return d.remembered(id, login)
 	}
 	ask, cancel := context.WithTimeout(ctx, patience)
@@ -299,11 +305,12 @@ func (d *Directory) ConnConfig(ctx context.Context, id catalog.DatabaseID, login
 	return cfg, err
 }
 
-// isAway says that the catalog is known not to answer.
-func (d *Directory) isAway() bool {
+// view says whether Run follows the catalog, and whether that is known not to answer.
+func (d *Directory) view() (follows, away bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.running && time.Since(d.asOf) > knowledge
+	fresh := time.Since(d.asOf) <= knowledge
+	return d.running && fresh, d.running && !fresh
 }
 
 // remembered is how to connect by what was read last.
