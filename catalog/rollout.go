@@ -181,12 +181,14 @@ func rolloutOf(ctx context.Context, q querier, noun, sql string, args ...any) (*
 	if err != nil {
 		return nil, err
 	}
-	ro.Rings, err = all[RolloutRing](ctx, q, noun, `
-		select ring, name, selectors, soak, manual, max_failures, max_failure_pct, slots, total, done, failed, skipped, forgiven,
-		       closed_at, passed, coalesce(clock_timestamp() - closed_at, '0') since
-		  from rowhouse.rollout_rings where rollout = $1 order by ring`, ro.ID)
+	ro.Rings, err = all[RolloutRing](ctx, q, noun, selectRings, ro.ID)
 	return ro, err
 }
+
+const selectRings = `
+select ring, name, selectors, soak, manual, max_failures, max_failure_pct, slots, total, done, failed, skipped, forgiven,
+       closed_at, passed, coalesce(clock_timestamp() - closed_at, '0') since
+  from rowhouse.rollout_rings where rollout = $1 order by ring`
 
 const selectTarget = `
 select t.database, d.name, s.name server, d.kind, t.ring, t.state, t.noop, t.attempts, t.from_version, t.to_version, t.class,
@@ -371,11 +373,7 @@ func (c *Catalog) Turn(ctx context.Context, id RolloutID, fn func(*Tx, *Rollout)
 			if err != nil {
 				return err
 			}
-			before := ro.Seq
-			if err := fn(t, ro); err != nil || ro.Seq == before {
-				return err
-			}
-			return t.exactlyOne(ctx, "rollout", `update rowhouse.rollouts set seq = $2, updated_at = now() where id = $1`, id, ro.Seq)
+			return fn(t, ro)
 		})
 		if !isRaced(err) {
 			break
@@ -386,7 +384,20 @@ func (c *Catalog) Turn(ctx context.Context, id RolloutID, fn func(*Tx, *Rollout)
 
 // LockRollout reads a rollout and keeps others from deciding about it until the transaction ends.
 func (tx *Tx) LockRollout(ctx context.Context, id RolloutID) (*Rollout, error) {
-	return rolloutOf(ctx, tx, "rollout "+id.String(), selectRollout+` where r.id = $1 for no key update of r`, id)
+	both := &pgx.Batch{}
+	both.Queue(selectRollout+` where r.id = $1 for no key update of r`, id)
+	both.Queue(selectRings, id) // read behind the lock
+	results := tx.SendBatch(ctx, both)
+	defer results.Close()
+	noun := "rollout " + id.String()
+	rows, _ := results.Query() // its error is in the rows
+	ro, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByNameLax[Rollout])
+	if err != nil {
+		return nil, refine(err, noun)
+	}
+	rows, _ = results.Query()
+	ro.Rings, err = pgx.CollectRows(rows, pgx.RowToAddrOfStructByNameLax[RolloutRing])
+	return ro, refine(err, noun)
 }
 
 // RolloutClaim is a database that a worker may migrate until its lease ends.
@@ -577,8 +588,10 @@ func (tx *Tx) finishTargets(ctx context.Context, ro *Rollout, results []*TargetR
 			update rowhouse.rollout_rings r
 			   set done = r.done + n.done, failed = r.failed + n.failed
 			  from (select ring, sum(done) done, sum(failed) failed from hit group by ring) n
-			 where r.rollout = $1 and r.ring = n.ring and n.done + n.failed > 0)
-		select database from hit`, ro.ID, string(given))
+			 where r.rollout = $1 and r.ring = n.ring and n.done + n.failed > 0),
+		numbered as (
+			update rowhouse.rollouts set seq = $3, updated_at = now() where id = $1)
+		select database from hit`, ro.ID, string(given), ro.Seq)
 	if err != nil {
 		return nil, refine(err, "results of rollout "+ro.ID.String())
 	}
