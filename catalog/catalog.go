@@ -243,6 +243,11 @@ func (c *Catalog) Update(ctx context.Context, event Event, fn func(*Tx) error) e
 	}
 }
 
+// Note records an event that is no change of the catalog.
+func (c *Catalog) Note(ctx context.Context, event Event) error {
+	return c.Update(ctx, event, func(*Tx) error { return nil })
+}
+
 // failover is how long a change waits for another server to take the place of one that takes no writes.
 const failover = 10 * time.Second
 

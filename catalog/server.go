@@ -217,6 +217,8 @@ const (
 	LoginProvisioner Login = "provisioner"
 	LoginMigrator    Login = "migrator"
 	LoginData        Login = "data"
+	// LoginUnscoped is bound by no tenant. A database has one only where an operator has allowed it.
+	LoginUnscoped Login = "unscoped"
 )
 
 // Credential is a database role that may log in, and its password.
@@ -241,6 +243,12 @@ func (tx *Tx) SetCredential(ctx context.Context, cr Credential) error {
 		on conflict (server, database, login, version) do update set role = excluded.role, secret = excluded.secret`,
 		cr.Server, cr.Database, cr.Login, cr.Version, cr.Role, sealed)
 	return refine(err, fmt.Sprintf("credential of role %q", cr.Role))
+}
+
+// RemoveCredentials forgets every version of a database's login. None is no error.
+func (tx *Tx) RemoveCredentials(ctx context.Context, database DatabaseID, login Login) error {
+	_, err := tx.Exec(ctx, `delete from rowhouse.credentials where database = $1 and login = $2`, database, login)
+	return refine(err, fmt.Sprintf("%s credential", login))
 }
 
 // Credential finds the newest credential of a server's login, or the current one of a database's. Unknown: ErrNotFound.
@@ -298,6 +306,11 @@ func (c *Catalog) ConnConfigFrom(s *Server, db *Database, l SealedLogin) (*pgx.C
 		return nil, fmt.Errorf("%s credential: %w", l.Login, err)
 	}
 	return s.connConfig(db.Name, Credential{l.Server, l.Database, l.Login, l.Version, l.Role, secret})
+}
+
+// ConnConfig says how to connect to a database of the server as somebody whose credential is in no row of the catalog.
+func (s *Server) ConnConfig(dbname string, cr Credential) (*pgx.ConnConfig, error) {
+	return s.connConfig(dbname, cr)
 }
 
 // connConfig is filled from the parts of the catalog's rows. PG* variables of the process have no part in it.

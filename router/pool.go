@@ -33,6 +33,15 @@ func keyOf(db *catalog.Database) poolKey {
 	return poolKey{db.ID, catalog.LoginData, db.CredentialVersion, db.Epoch}
 }
 
+// key is that of the pool whose connections the transaction needs.
+func (s *scope) key() poolKey {
+	key := keyOf(s.database)
+	if s.unscoped {
+		key.login = catalog.LoginUnscoped
+	}
+	return key
+}
+
 // pool is the connections to one database.
 type pool struct {
 	*pgxpool.Pool
@@ -568,7 +577,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 func (rt *Router) tryBorrow(ctx context.Context, s *scope, deadline time.Time) (*loan, error) {
-	le, err := rt.pools.Acquire(ctx, keyOf(s.database))
+	le, err := rt.pools.Acquire(ctx, s.key())
 	if err != nil {
 		return nil, err
 	}

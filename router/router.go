@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -97,6 +98,12 @@ type Config struct {
 	// A zero id means a new one.
 	Instance catalog.Report
 
+	// Audit keeps what BeginUnscoped is asked for, before anything is begun; an error of it refuses the transaction. It is
+	// satisfied by catalog.Catalog.Note.
+	//
+	// Nil refuses every BeginUnscoped.
+	Audit func(ctx context.Context, e catalog.Event) error
+
 	// Logger is told what went wrong with databases and servers.
 	//
 	// Nil means slog.Default().
@@ -164,6 +171,8 @@ type Router struct {
 	pools  *lease.Cache[poolKey, *pool]
 
 	accounts   accounts
+	host       *account // what BeginUnscoped uses
+	unscoped   atomic.Int64
 	member     member
 	background sync.WaitGroup // what nobody waits for but Close
 
@@ -179,6 +188,7 @@ func New(dir Directory, cfg Config) (*Router, error) {
 	}
 	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), servers: map[catalog.ServerID]*server{}}
 	rt.accounts.tenants = map[catalog.TenantID]*account{}
+	rt.host = &account{all: &rt.accounts, limits: tenants.Limits{ConcurrentRequests: atOnce}}
 	rt.pools = lease.New(lease.Config[poolKey, *pool]{
 		Size: cfg.MaxPools, Open: rt.openPool, Retire: (*pool).retire, Close: (*pool).close,
 	})
@@ -237,7 +247,7 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, broken *se
 	switch {
 	case err == nil:
 		l.opened(s)
-		return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly}, nil, nil
+		return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly, unscoped: s.unscoped}, nil, nil
 	case l.pgx().IsClosed():
 		broken = l.server()
 	case s.asks && isGateShut(err):

@@ -70,6 +70,7 @@ type scope struct {
 	tenant   catalog.TenantID
 	role     string // the name of the statement that sets it
 	readOnly bool
+	unscoped bool // the host's, over all tenants
 	place    place
 	timeout  time.Duration // of each statement; 0 is the server's own
 	begin    string        // the text of BEGIN where it is not one of the frame's
@@ -86,15 +87,11 @@ const switchScope = "router.scope"
 // The tenant is a literal in a message of its own: what set_config sets never reaches the workers of Citus, and SET joined
 // with other statements is shipped to them as a whole. The literal is a uuid that we print, no text of anybody's.
 func (s *scope) open(p *pgconn.Pipeline, t *tag) int {
-	switch {
-	case s.begin != "":
-		p.SendQueryParams(s.begin, nil, nil, nil, nil)
-	case s.readOnly:
-		p.SendQueryPrepared(stmtBeginReadOnly, nil, nil, nil)
-	default:
-		p.SendQueryPrepared(stmtBegin, nil, nil, nil)
+	n := s.queueBegin(p)
+	if s.unscoped {
+		return n + s.openUnscoped(p)
 	}
-	n := 2
+	n++ // the role
 	if !fp.Off(switchScope) {
 		p.SendQueryParams("set local rowhouse.tenant_id = '"+s.tenant.String()+"'", nil, nil, nil, nil)
 		n++
@@ -108,6 +105,18 @@ func (s *scope) open(p *pgconn.Pipeline, t *tag) int {
 		n += s.ask(p, t)
 	}
 	return n
+}
+
+func (s *scope) queueBegin(p *pgconn.Pipeline) int {
+	switch {
+	case s.begin != "":
+		p.SendQueryParams(s.begin, nil, nil, nil, nil)
+	case s.readOnly:
+		p.SendQueryPrepared(stmtBeginReadOnly, nil, nil, nil)
+	default:
+		p.SendQueryPrepared(stmtBegin, nil, nil, nil)
+	}
+	return 1
 }
 
 // scope decides what a transaction under ctx may see. Where the tenant lives and whether it is served is read anew, from

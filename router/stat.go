@@ -12,6 +12,8 @@ type Stat struct {
 	Pools   PoolsStat
 	Tenants TenantsStat
 	Servers map[catalog.ServerID]ServerStat
+	// Unscoped transactions have begun, of the host over all tenants of a database.
+	Unscoped int64
 }
 
 // PoolsStat counts pools: one for each database that was asked for and is kept.
@@ -84,7 +86,7 @@ func (rt *Router) Stat() Stat {
 	rt.mu.Lock()
 	servers := maps.Clone(rt.servers)
 	rt.mu.Unlock()
-	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
+	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Unscoped: rt.unscoped.Load(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
 	for id, s := range servers {
 		st.Servers[id] = s.stat()
 	}

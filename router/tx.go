@@ -24,6 +24,7 @@ type scopedTx struct {
 	*loan
 	tenant     catalog.TenantID
 	readOnly   bool
+	unscoped   bool // it is the host's, and no tenant's
 	closed     atomic.Bool
 	savepoints int
 
@@ -41,7 +42,11 @@ func (tx *scopedTx) check(ctx context.Context) error {
 		}
 	}
 	session, err := tenants.FromContext(ctx)
-	if err != nil || session.Tenant() == nil || session.Tenant().ID != tx.tenant {
+	switch {
+	case err != nil:
+		return tenants.ErrWrongTenant
+	case tx.unscoped && session.Side() == tenants.SideHost:
+	case tx.unscoped, session.Tenant() == nil, session.Tenant().ID != tx.tenant:
 		return tenants.ErrWrongTenant
 	}
 	if !tx.pgx().PgConn().IsBusy() && tx.pgx().PgConn().TxStatus() == 'I' {
@@ -60,7 +65,7 @@ func (tx *scopedTx) Begin(ctx context.Context) (pgx.Tx, error) {
 		root = root.outer
 	}
 	root.savepoints++
-	inner := &scopedTx{loan: tx.loan, tenant: tx.tenant, readOnly: tx.readOnly, outer: tx, name: fmt.Sprintf("rowhouse_%d", root.savepoints)}
+	inner := &scopedTx{loan: tx.loan, tenant: tx.tenant, readOnly: tx.readOnly, unscoped: tx.unscoped, outer: tx, name: fmt.Sprintf("rowhouse_%d", root.savepoints)}
 	if err := inner.run(ctx, "savepoint "+inner.name); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,8 @@ var (
 	ErrUnavailable = catalog.ErrUnavailable
 	// ErrWrongTenant means that a transaction of one tenant was used under the context of another.
 	ErrWrongTenant = errors.New("transaction belongs to another tenant")
+	// ErrNotPermitted means that somebody of the host side lacks the permission for this.
+	ErrNotPermitted = errors.New("the permission for this is missing")
 	// ErrNotHost means that only the host side may do this.
 	ErrNotHost = errors.New("only the host may do this")
 )

@@ -23,12 +23,14 @@ const (
 	PermitTokensManage   Permission = "tokens.manage"
 	PermitAuditRead      Permission = "audit.read.host"
 	PermitImpersonate    Permission = "tenants.impersonate"
+	// PermitDataCross is reading, and writing where asked for, across the tenants of a database.
+	PermitDataCross Permission = "tenants.data.cross"
 )
 
 // Permissions are all that a token can be given besides PermitAll: those above, and those of verbs to come.
 var Permissions = []Permission{
 	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, PermitTenantsDelete, "tenants.migrate",
-	PermitImpersonate, "tenants.placement.change", "tenants.data.cross",
+	PermitImpersonate, "tenants.placement.change", PermitDataCross,
 	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, PermitOpsCancel,
 	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, PermitAuditRead,
 }

@@ -500,7 +500,7 @@ func (s *Service) Authenticate(ctx context.Context, text string) (Session, *cata
 	if subtle.ConstantTimeCompare(hash[:], t.Hash) != 1 || t.RevokedAt != nil || time.Now().After(t.ExpiresAt) {
 		return Session{}, nil, refused
 	}
-	return Host(t.Subject), t, nil
+	return Host(t.Subject, t.Permissions...), t, nil
 }
 
 // base62 is n random bytes' worth of letters and digits.

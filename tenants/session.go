@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/rowhouse/rowhouse/catalog"
 )
@@ -29,6 +30,7 @@ type Session struct {
 	role         string
 	reason       string
 	host         bool
+	permissions  []Permission
 	tenant       *catalog.Tenant
 	claims       json.RawMessage
 }
@@ -68,8 +70,15 @@ func (s Session) Actor() catalog.Actor {
 	return catalog.Actor{Side: side, Subject: s.subject, Impersonator: s.impersonator}
 }
 
-// Host is the session of an operator whom the caller has authenticated.
-func Host(subject string) Session { return Session{subject: subject, host: true} }
+// Host is the session of an operator whom the caller has authenticated, with what that one may do.
+func Host(subject string, permissions ...Permission) Session {
+	return Session{subject: subject, host: true, permissions: slices.Clone(permissions)}
+}
+
+// May says whether the session is the host's and has a permission, by itself or by PermitAll.
+func (s Session) May(p Permission) bool {
+	return s.host && (slices.Contains(s.permissions, p) || slices.Contains(s.permissions, PermitAll))
+}
 
 type sessionKey struct{}
 
@@ -119,5 +128,5 @@ func AsHost(ctx context.Context, reason string, fn func(ctx context.Context) err
 	case reason == "":
 		return fmt.Errorf("a reason is needed: %w", ErrInvalid)
 	}
-	return fn(NewContext(ctx, Session{subject: s.subject, host: true, reason: reason}))
+	return fn(NewContext(ctx, Session{subject: s.subject, host: true, reason: reason, permissions: s.permissions}))
 }

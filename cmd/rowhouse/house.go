@@ -81,6 +81,7 @@ func (h *house) routerConfig(place string) router.Config {
 		AnonRole:            c.String("rest.anon_role"),
 		NoAnon:              c.String("rest.anon_role") == "",
 		Registry:            h.catalog,
+		Audit:               h.catalog.Note,
 		Instance:            catalog.Report{Instance: h.instance, Host: host, Place: place, Version: release, Works: c.Bool("jobs.enabled") && !h.catalog.ReadOnly()},
 		Logger:              h.log,
 	}

@@ -70,6 +70,8 @@ func (m routerMetrics) Collect(ch chan<- prometheus.Metric) {
 	send(is, "transactions_running", "Transactions of tenants that run.", float64(st.Tenants.Running))
 	send(is, "transactions_waiting", "Transactions that wait for another one of their tenant.", float64(st.Tenants.Waiting))
 	send(counts, "limited_total", "Requests refused for a limit of their tenant.", float64(st.Tenants.Limited))
+	send(counts, "unscoped_transactions_total", "Transactions of the host over all tenants of a database.", float64(st.Unscoped))
+	send(counts, "pool_open_errors_total", "Pools that could not be made: what the catalog says of a database is wrong.", float64(st.Pools.OpenErrors))
 	send(counts, "pool_opens_total", "Pools made.", float64(st.Pools.Opens))
 	send(counts, "pool_evictions_total", "Pools pushed out by others, those that were lent and those that were not.", float64(st.Pools.EvictionsLent), "lent", "true")
 	send(counts, "pool_evictions_total", "Pools pushed out by others, those that were lent and those that were not.", float64(st.Pools.Evictions-st.Pools.EvictionsLent), "lent", "false")
