@@ -406,6 +406,12 @@ func saturate(each time.Duration, workers int, ask func(worker, i int) error) *t
 // offer asks at a fixed rate, whether or not earlier requests are answered, and counts from the moment that each was due.
 func offer(each time.Duration, perSecond float64, ask func(i int) error) *tally {
 	t := &tally{}
+	offerTo(each, perSecond, ask, func(int) *tally { return t })
+	return t
+}
+
+// offerTo does so, and notes each request where in says.
+func offerTo(each time.Duration, perSecond float64, ask func(i int) error, in func(i int) *tally) {
 	began := time.Now()
 	var asking sync.WaitGroup
 	for i := range int(each.Seconds() * perSecond) {
@@ -413,12 +419,10 @@ func offer(each time.Duration, perSecond float64, ask func(i int) error) *tally 
 		time.Sleep(time.Until(due))
 		asking.Go(func() {
 			err := ask(i)
-			t.note(time.Since(due), err)
+			in(i).note(time.Since(due), err)
 		})
 	}
 	asking.Wait()
-	t.span = time.Since(began)
-	return t
 }
 
 // watch asks the server again and again how many connections the data login has, and keeps the highest number.

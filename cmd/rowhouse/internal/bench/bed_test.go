@@ -37,7 +37,7 @@ func TestBenchmarks_say_what_they_promise(t *testing.T) {
 			func(t *testing.T, b *bench.Bed) (bench.Report, error) {
 				return bench.Churn(t.Context(), b, bench.ChurnSize{Dedicated: 12, Shared: 1, PerShared: 20, Budgets: []int{8}, Each: 300 * time.Millisecond})
 			},
-			[]string{"errors", "max_open_connections", "budget", "p50", "p99", "req_per_s", "naive_lru_errors", "bytes_per_known_tenant"},
+			[]string{"errors", "max_open_connections", "budget", "p50", "p99", "quiet_p99", "req_per_s", "naive_lru_errors", "bytes_per_known_tenant", "bytes_per_idle_pool"},
 			[]string{"errors"},
 		},
 	} {

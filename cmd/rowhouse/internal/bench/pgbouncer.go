@@ -18,8 +18,9 @@ import (
 	"github.com/rowhouse/rowhouse/catalog"
 )
 
-// bouncer is a PgBouncer before the bed's databases, in its best form: transaction mode, one forced user whose limit is
-// the budget over all databases, trust on both sides.
+// bouncer is a PgBouncer before the bed's databases, in its best form: transaction mode, one user whose limit is the budget
+// over all databases, and clients that are trusted. The user must not be forced in the database's line: then each database
+// has a limit of its own.
 type bouncer struct {
 	bed  *Bed
 	cmd  *exec.Cmd
@@ -54,12 +55,12 @@ func (b *Bed) startBouncer(ctx context.Context, path string, budget, perDatabase
 	files := map[string]string{
 		"users.txt": fmt.Sprintf("%q %q\n", bedLogin, b.password),
 		"pgbouncer.ini": fmt.Sprintf(`[databases]
-* = host=%s port=5432 user=%s
+* = host=%s port=5432
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
-auth_type = any
+auth_type = trust
 auth_file = %s/users.txt
 pool_mode = transaction
 default_pool_size = %d
@@ -69,7 +70,7 @@ max_db_connections = 0
 server_idle_timeout = 60
 ignore_startup_parameters = extra_float_digits
 logfile = %s/log
-`, b.pg.Socket(), bedLogin, port, dir, perDatabase, budget, dir),
+`, b.pg.Socket(), port, dir, perDatabase, budget, dir),
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
