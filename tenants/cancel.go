@@ -19,6 +19,9 @@ type ending struct {
 // endings are the kinds that can be cancelled.
 var endings = map[string]ending{
 	KindProvision: {},
+	KindPromote:   {before: "decided", always: true},
+	KindDemote:    {before: "decided", always: true},
+	KindMove:      {before: "decided", always: true},
 }
 
 // Cancellable says whether an operation may end early now, and why not. What happens in the same moment is decided by

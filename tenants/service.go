@@ -27,6 +27,11 @@ type Service struct {
 	//
 	// Zero means 30 days.
 	Grace time.Duration
+
+	// MaxPause is how long writes may have to wait for their tenant to be moved, where a move does not say.
+	//
+	// Zero means two seconds.
+	MaxPause time.Duration
 }
 
 var _ Operator = (*Service)(nil)
@@ -69,7 +74,7 @@ func (s *Service) createTenant(ctx context.Context, spec TenantSpec) (*catalog.O
 	if err != nil {
 		return nil, err
 	}
-	t := catalog.NewTenant{ID: catalog.NewID[catalog.Tenant](), Name: spec.Name, Edition: spec.Edition}
+	t := catalog.NewTenant{ID: catalog.NewID[catalog.Tenant](), Name: spec.Name, Edition: spec.Edition, Gated: true}
 	op := &catalog.Operation{ID: catalog.NewID[catalog.Operation](), Kind: KindProvision, Tenant: t.ID, Args: text, Steps: ProvisionSteps}
 	if session, err := FromContext(ctx); err == nil {
 		op.CreatedBy = session.Subject()

@@ -55,6 +55,11 @@ func (r *Runner) attempt(ctx context.Context, id catalog.OperationID) (verdict, 
 	if err != nil {
 		return verdict{}, err
 	}
+	if lease := r.leaseOf(op); lease < r.cfg.Lease {
+		if err := r.catalog.RenewClaim(ctx, op, lease); err != nil {
+			return verdict{}, err
+		}
+	}
 	err = errCancelled
 	if op.Cancel == "" {
 		err = r.underClaim(ctx, op, r.carryOut)
@@ -112,7 +117,8 @@ const cancelLook = time.Second
 // renew keeps the claim until ctx ends. A catalog that does not answer is asked again for half of the lease. It also hears
 // when the operation is to end early.
 func (r *Runner) renew(ctx context.Context, op *catalog.Operation, lose context.CancelCauseFunc) {
-	tick := time.NewTicker(min(r.cfg.Lease/4, cancelLook))
+	lease := r.leaseOf(op)
+	tick := time.NewTicker(min(lease/4, cancelLook))
 	defer tick.Stop()
 	for last := time.Now(); ; {
 		select {
@@ -120,11 +126,11 @@ func (r *Runner) renew(ctx context.Context, op *catalog.Operation, lose context.
 			return
 		case <-tick.C:
 		}
-		asking, cancel := context.WithTimeout(ctx, r.cfg.Lease/4)
-		due := time.Since(last) >= r.cfg.Lease/4
+		asking, cancel := context.WithTimeout(ctx, lease/4)
+		due := time.Since(last) >= lease/4
 		var err error
 		if due {
-			err = r.catalog.RenewClaim(asking, op, r.cfg.Lease)
+			err = r.catalog.RenewClaim(asking, op, lease)
 		}
 		if err == nil && op.Cancel == "" {
 			how, asked := r.catalog.Cancelled(asking, op)
@@ -136,11 +142,19 @@ func (r *Runner) renew(ctx context.Context, op *catalog.Operation, lose context.
 		switch {
 		case err == nil && due:
 			last = time.Now()
-		case errors.Is(err, catalog.ErrConflict), time.Since(last) >= r.cfg.Lease/2:
+		case errors.Is(err, catalog.ErrConflict), time.Since(last) >= lease/2:
 			lose(errLost)
 			return
 		}
 	}
+}
+
+// leaseOf is how long an operation stays with a worker that is not heard of.
+func (r *Runner) leaseOf(op *catalog.Operation) time.Duration {
+	if lease := kinds[op.Kind].lease; lease > 0 {
+		return min(lease, r.cfg.Lease)
+	}
+	return r.cfg.Lease
 }
 
 // settle records what comes of an attempt that did not finish the operation.

@@ -61,6 +61,16 @@ type Config struct {
 	// Zero means ten seconds.
 	StopTimeout time.Duration
 
+	// Drain is how long a move waits for transactions that write, before it lets writers in again and tries later.
+	//
+	// Zero means a second.
+	Drain time.Duration
+
+	// Cooling is how long what a moved tenant left behind is kept.
+	//
+	// Zero means 24 hours.
+	Cooling time.Duration
+
 	// Logger is told of steps that failed.
 	//
 	// Nil means slog.Default().
@@ -78,6 +88,8 @@ func (c Config) withDefaults() Config {
 	c.Sweep = orElse(c.Sweep, 2*time.Second)
 	c.Backoff = orElse(c.Backoff, time.Second)
 	c.StopTimeout = orElse(c.StopTimeout, 10*time.Second)
+	c.Drain = orElse(c.Drain, time.Second)
+	c.Cooling = orElse(c.Cooling, 24*time.Hour)
 	if c.Attempts == 0 {
 		c.Attempts = 8
 	}
@@ -88,7 +100,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
-	if c.Workers < 0 || c.Attempts < 0 || c.Lease < 0 || c.Sweep < 0 || c.Backoff < 0 || c.StopTimeout < 0 {
+	if c.Workers < 0 || c.Attempts < 0 || c.Lease < 0 || c.Sweep < 0 || c.Backoff < 0 || c.StopTimeout < 0 || c.Drain < 0 || c.Cooling < 0 {
 		return errors.New("jobs: a count or a time is negative")
 	}
 	return nil

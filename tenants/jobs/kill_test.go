@@ -94,9 +94,6 @@ func (h *house) child(t testing.TB, id catalog.OperationID, failpoint string, en
 func points() []string {
 	var points []string
 	for _, step := range tenants.ProvisionSteps {
-		if step == "seeded" { // nothing is seeded yet
-			continue
-		}
 		points = append(points, "provision."+step+".before")
 		if step == "database" {
 			points = append(points, "provision.template.created", "provision.template.filled", "provision.database.created")

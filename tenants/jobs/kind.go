@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"time"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -16,6 +17,9 @@ type kind struct {
 	// record then need not wait for the catalog's disk.
 	light bool
 
+	// lease is how long the operation stays with a worker that is not heard of, where that is less than Config.Lease.
+	lease time.Duration
+
 	// begin makes an attempt at an operation. The claim is held.
 	begin func(context.Context, *Runner, *catalog.Operation) (work, error)
 
@@ -26,6 +30,10 @@ type kind struct {
 
 // kinds are all of them, by the name in the operation's row. A rollout is driven by its targets and is not among them.
 var kinds = map[string]kind{
+	tenants.KindPromote:   {points: "move", lease: moveLease, begin: beginMove, failed: moveFailed},
+	tenants.KindDemote:    {points: "move", lease: moveLease, begin: beginMove, failed: moveFailed},
+	tenants.KindMove:      {points: "move", lease: moveLease, begin: beginMove, failed: moveFailed},
+	tenants.KindClear:     {points: "clear", begin: beginClearing},
 	tenants.KindDelete:    {points: "delete", begin: beginDeletion},
 	tenants.KindUndelete:  {points: "undelete", begin: beginUndeletion},
 	tenants.KindPurge:     {points: "purge", begin: beginPurge},

@@ -82,17 +82,15 @@ func (p *provision) close() {
 func (p *provision) steps() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"placed": p.placed, "roles": p.roles, "database": p.database, "secured": p.secured, "owned": p.owned,
-		"migrated": p.migrated, "verified": p.verified, "active": p.active,
+		"migrated": p.migrated, "seeded": p.seeded, "verified": p.verified, "active": p.active,
 	}
 }
 
-// passes says that a step has nothing to do: the database is not being made, and a tenant begins without rows.
+// passes says that a step has nothing to do: the database is not being made.
 func (p *provision) passes(step string) bool {
 	switch step {
 	case "roles", "database", "secured", "owned", "migrated":
 		return !p.making()
-	case "seeded":
-		return true
 	}
 	return false
 }

@@ -97,6 +97,9 @@ type worker struct {
 	runner *Runner
 }
 
+// Timeout is none: an attempt's own steps have theirs, and a move may take hours.
+func (w *worker) Timeout(*river.Job[args]) time.Duration { return -1 }
+
 func (w *worker) Work(ctx context.Context, job *river.Job[args]) error {
 	id, err := catalog.ParseID[catalog.Operation](job.Args.Operation)
 	if err != nil || job.Args.V != argsVersion {
