@@ -23,7 +23,7 @@ func (x *exchange) call() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, raw, err := x.arguments()
+	body, kind, err := x.arguments()
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (x *exchange) call() (*answer, error) {
 	err = x.withSchema(x.r.Context(), func(entry *schema.Entry) error {
 		c, err := plan.CallFunction(entry.Schema, plan.CallRequest{
 			Schema: x.schema, Name: x.relation, Query: x.query,
-			Body: body, Raw: raw, Page: page, Limits: x.limits(entry),
+			Body: body, Raw: rawType(kind), Lines: kind == csvBody, Page: page, Limits: x.limits(entry),
 		})
 		if err != nil {
 			return err
@@ -87,9 +87,9 @@ func (x *exchange) decideCall(m media, f *schema.Function) (func(exec.Row) error
 	return nil, nil
 }
 
-// arguments reads the body of POST; an empty one is no arguments. Those of a form stand beside the query's; of what
-// is neither JSON nor CSV nor a form, the type of the parameter that takes it is given, too.
-func (x *exchange) arguments() (*parse.Body, schema.SQL, error) {
+// arguments reads the body of POST and says what kind it is of; an empty one is no arguments. Those of a form stand
+// beside the query's.
+func (x *exchange) arguments() (*parse.Body, string, error) {
 	if !isWrite(x.r.Method) {
 		return nil, "", nil
 	}
@@ -101,23 +101,32 @@ func (x *exchange) arguments() (*parse.Body, schema.SQL, error) {
 	case formBody:
 		pairs, _, err := parse.ReadForm(raw)
 		x.query.Args = pairs
-		return nil, "", err
+		return nil, kind, err
 	case csvBody:
 		body, err := parse.ReadCSV(raw)
-		return body, "", err
+		return body, kind, err
 	case bytesBody:
-		return &parse.Body{Raw: hex.AppendEncode([]byte(`\x`), raw)}, bytesBody, nil
+		return &parse.Body{Raw: hex.AppendEncode([]byte(`\x`), raw)}, kind, nil
 	case textBody, xmlBody:
 		if !parse.Text(string(raw)) {
 			return nil, "", problem("PGRST102", "the body is not valid text").with("invalid UTF-8 or a zero byte", "")
 		}
-		return &parse.Body{Raw: raw}, schema.SQL(kind), nil
+		return &parse.Body{Raw: raw}, kind, nil
 	}
 	if len(raw) == 0 {
 		raw = []byte("{}")
 	}
 	body, err := parse.ReadBody(raw, true)
-	return body, "", err
+	return body, kind, err
+}
+
+// rawType is the type of the parameter that takes a body of that kind as one value; "" when none does.
+func rawType(kind string) schema.SQL {
+	switch kind {
+	case textBody, xmlBody, bytesBody:
+		return schema.SQL(kind)
+	}
+	return ""
 }
 
 // callAnswer makes the answer of a call.

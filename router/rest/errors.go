@@ -168,8 +168,11 @@ func stateStatus(pg *pgconn.PgError, o Options) int {
 	case "P0001":
 		return http.StatusBadRequest
 	}
-	if n, err := strconv.Atoi(strings.TrimPrefix(pg.Code, "PT")); err == nil && strings.HasPrefix(pg.Code, "PT") && n >= 200 && n <= 599 {
-		return n
+	if number, ok := strings.CutPrefix(pg.Code, "PT"); ok {
+		if n, err := strconv.Atoi(number); err == nil && n >= 200 && n <= 599 {
+			return n
+		}
+		return http.StatusInternalServerError
 	}
 	switch pg.Code[:min(2, len(pg.Code))] {
 	case "08", "53":

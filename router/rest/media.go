@@ -90,8 +90,11 @@ func (x *exchange) handled(s *schema.Schema, of schema.Name, typ string) (media,
 	if h == nil {
 		h = s.Handler(schema.Name{}, typ)
 	}
-	if typ == "*/*" {
+	switch typ {
+	case "*/*":
 		typ = "application/octet-stream"
+	case "application/json", "application/geo+json", "application/openapi+json", "text/csv", "text/plain", "text/xml": // known to be text
+		typ += "; charset=utf-8"
 	}
 	return media{contentType: typ, handler: h}, h != nil
 }

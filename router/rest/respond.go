@@ -137,7 +137,7 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 	switch {
 	case w.Put && w.Read == nil:
 		a.status = http.StatusNoContent
-	case w.Conflict != nil && w.Conflict.Merge && number(row[sqlgen.Inserted]) <= 0:
+	case w.Conflict != nil && (w.Put || x.prefer.Resolution == "merge-duplicates") && inserted(w, row) <= 0:
 		a.status = http.StatusOK
 	case w.Verb == plan.Insert:
 		a.status = http.StatusCreated
@@ -168,6 +168,14 @@ func (x *exchange) writeAnswer(row exec.Row, m media, w *plan.Write) (*answer, e
 		a.header.Set("Preference-Applied", applied)
 	}
 	return a, x.fromDatabase(a, row)
+}
+
+// inserted is how many rows an upsert added. Where nothing was to be merged, they are all.
+func inserted(w *plan.Write, row exec.Row) int64 {
+	if len(w.Columns) == 0 {
+		return number(row[sqlgen.Rows])
+	}
+	return number(row[sqlgen.Inserted])
 }
 
 // newRow is the address of a single new row: a filter for each column of its key.

@@ -7,6 +7,7 @@ package parse
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -36,12 +37,18 @@ type scanner struct {
 
 func scan(label, src string) *scanner { return &scanner{label: label, shown: src, src: src} }
 
+const endOfInput = "end of input"
+
 // fail is the error at the current position. Columns count characters, from 1.
 func (s *scanner) fail(expecting ...string) *Error {
 	unexpected := "unexpected end of input"
 	if s.pos < len(s.src) {
 		_, size := utf8.DecodeRuneInString(s.src[s.pos:])
-		unexpected = `unexpected "` + s.src[s.pos:s.pos+size] + `"`
+		quote := `"`
+		if slices.Contains(expecting, endOfInput) { // what stands in the place of the end is quoted otherwise
+			quote = "'"
+		}
+		unexpected = "unexpected " + quote + s.src[s.pos:s.pos+size] + quote
 	}
 	details := unexpected
 	switch n := len(expecting); {

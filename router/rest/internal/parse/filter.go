@@ -91,7 +91,7 @@ func (s *scanner) operation(inLogic bool) (Cond, *Error) {
 		s.pos = len(s.src)
 	}
 	if err == nil && !inLogic && !s.done() {
-		err = s.fail("end of input")
+		err = s.fail(endOfInput)
 	}
 	return c, err
 }
@@ -143,6 +143,10 @@ func (s *scanner) list() ([]string, *Error) {
 		return nil, s.fail(`"("`)
 	}
 	s.blanks()
+	if s.take(")") {
+		s.blanks()
+		return []string{}, nil
+	}
 	list := []string{}
 	for {
 		list = append(list, s.element())
@@ -154,9 +158,6 @@ func (s *scanner) list() ([]string, *Error) {
 		}
 		s.blanks()
 		break
-	}
-	if len(list) == 1 && list[0] == "" && strings.HasSuffix(strings.TrimRight(s.src[:s.pos], " \t"), "()") {
-		return list[:0], nil
 	}
 	return list, nil
 }

@@ -15,7 +15,8 @@ type Tree struct {
 	Members []Tree
 }
 
-// addLogic reads and=(…), or=(…), not.and=, rel.or=. The tree is read as operator and value together, because
+// addLogic reads and=(…), or=(…), not.and=, rel.or=. A parenthesis too many does
+// no harm. The tree is read as operator and value together, because
 // that is how its error positions count.
 func (q *Query) addLogic(p Pair, filters *int) *Error {
 	s := scan("logic path", p.Key)
@@ -33,7 +34,7 @@ func (q *Query) addLogic(p Pair, filters *int) *Error {
 		}
 	}
 	if !s.done() {
-		return s.fail("delimiter (.)", "end of input")
+		return s.fail("delimiter (.)", endOfInput)
 	}
 	op := names[len(names)-1]
 	var path []string
@@ -50,8 +51,8 @@ func (q *Query) addLogic(p Pair, filters *int) *Error {
 	if err != nil {
 		return err
 	}
-	if !t.done() {
-		return t.fail("end of input")
+	if strings.Trim(t.rest(), ")") != "" {
+		return t.fail(endOfInput)
 	}
 	q.Logic = append(q.Logic, Logic{Path: path, Tree: tree})
 	return nil

@@ -129,9 +129,25 @@ func (s *scanner) index() (string, bool) {
 	return index, true
 }
 
+// badIndex is the error of what begins like a negative index and is none.
+func (s *scanner) badIndex() *Error {
+	s.pos++
+	digits := s.pos
+	for s.pos < len(s.src) && s.src[s.pos] >= '0' && s.src[s.pos] <= '9' {
+		s.pos++
+	}
+	if s.pos == digits {
+		return s.fail("digit")
+	}
+	return s.fail("digit", `"->"`, `"::"`, `"."`, `","`, endOfInput)
+}
+
 func (s *scanner) jsonKey() (string, *Error) {
 	if s.at(`"`) {
 		return s.quoted()
+	}
+	if s.at("-") && !s.at("->") {
+		return "", s.badIndex()
 	}
 	start := s.pos
 	for s.pos < len(s.src) {
@@ -204,7 +220,7 @@ func treePath(key string) ([]string, Field, *Error) {
 		return nil, Field{}, err
 	}
 	if !s.done() {
-		return nil, Field{}, s.fail("letter", "digit", `"_"`, "delimiter (.)", "end of input")
+		return nil, Field{}, s.fail("letter", "digit", `"_"`, "delimiter (.)", endOfInput)
 	}
 	last := len(names) - 1
 	return names[:last:last], Field{Name: names[last], Path: path}, nil
@@ -228,7 +244,7 @@ func nameList(label, value string) ([]string, *Error) {
 			return names, nil
 		}
 		if !s.take(",") {
-			return nil, s.fail(`","`, "end of input")
+			return nil, s.fail(`","`, endOfInput)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (q *Query) addOrder(p Pair) *Error {
 			break
 		}
 		if !s.take(",") {
-			return s.fail(`","`, "end of input")
+			return s.fail(`","`, endOfInput)
 		}
 	}
 	q.Orders = append(q.Orders, Orders{Path: path, Terms: terms})
@@ -80,8 +80,12 @@ func (s *scanner) order() (Order, *Error) {
 		o.Nulls = "last"
 	}
 	s.blanks()
-	if !s.done() && !s.at(",") {
-		return o, s.fail("delimiter (.)", `","`, "end of input")
+	switch {
+	case s.done() || s.at(","):
+	case o.Nulls != "":
+		return o, s.fail(`","`, endOfInput)
+	default:
+		return o, s.fail("delimiter (.)", `","`, endOfInput)
 	}
 	return o, nil
 }

@@ -24,14 +24,7 @@ type selectReader struct {
 
 func readSelect(value string) ([]Item, *Error) {
 	r := &selectReader{scanner: scan("select parameter", value)}
-	items, err := r.list(0)
-	if err != nil {
-		return nil, err
-	}
-	if !r.done() {
-		return nil, r.fail(`","`, "end of input")
-	}
-	return items, nil
+	return r.list(0) // what stands behind an embed is not looked at
 }
 
 func (r *selectReader) list(depth int) ([]Item, *Error) {
@@ -133,7 +126,7 @@ func (r *selectReader) end() *Error {
 	if r.done() || r.at(",") || r.at(")") {
 		return nil
 	}
-	return r.fail(`"->"`, `"::"`, `"."`, `","`, "end of input")
+	return r.fail(`"->"`, `"::"`, `"."`, `","`, endOfInput)
 }
 
 func (r *selectReader) embed(it Item, name string, depth int) (Item, *Error) {
@@ -162,5 +155,5 @@ func (r *selectReader) embed(it Item, name string, depth int) (Item, *Error) {
 	if !r.take(")") {
 		return it, r.fail(`","`, `")"`)
 	}
-	return it, r.end()
+	return it, nil
 }

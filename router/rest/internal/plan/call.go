@@ -15,6 +15,7 @@ type Call struct {
 	Args     []Given
 	Body     *parse.Body // arguments by JSON; nil when they have their own values
 	Read     *Read       // over the result; of a single column pgrst_scalar when the result is values
+	Computed []string    // fields of its rows that functions make: where the rows come from is the last place where they resolve
 }
 
 // A Given is an argument of a call.
@@ -29,7 +30,8 @@ type CallRequest struct {
 	Schema, Name string
 	Query        *parse.Query
 	Body         *parse.Body // nil for GET, HEAD and forms
-	Raw          schema.SQL  // the type of a body that is no JSON: text, xml, bytea
+	Raw          schema.SQL  // the type of a body that is one value, and no JSON: text, xml, bytea
+	Lines        bool        // the body came as lines, which are no value
 	Page         parse.Page
 	Limits       Limits
 }
@@ -59,9 +61,44 @@ func CallFunction(s *schema.Schema, req CallRequest) (*Call, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.computed()
 	c.Read.Source = true
 	c.Read.Limit, c.Read.Offset = p.capped(req.Page.Limit), req.Page.Offset
 	return c, nil
+}
+
+// computed notes what is asked of the rows that is no column. What "*" stands for is then said, or it would be shown
+// once more.
+func (c *Call) computed() {
+	if c.Function.Returns == nil || c.Function.Returns.Columns == nil {
+		return
+	}
+	names, all := c.Read.Needs()
+	for _, cond := range c.Read.Where {
+		names = cond.names(names)
+	}
+	for _, name := range names {
+		if c.Function.Returns.Column(name) == nil && !slices.Contains(c.Computed, name) {
+			c.Computed = append(c.Computed, name)
+		}
+	}
+	if all && len(c.Computed) > 0 {
+		c.Read.expand()
+	}
+}
+
+// names adds the columns that a condition speaks of.
+func (c Cond) names(names []string) []string {
+	if c.Group {
+		for _, m := range c.Members {
+			names = m.names(names)
+		}
+		return names
+	}
+	if c.Embed != nil {
+		return names
+	}
+	return append(names, c.Left.Name)
 }
 
 // names are those of the arguments given, each once.
@@ -103,7 +140,7 @@ func choose(s *schema.Schema, req CallRequest, names []string) (*schema.Function
 			fit = append(fit, f)
 		}
 	}
-	if len(fit) == 0 && req.Body != nil {
+	if len(fit) == 0 && req.Body != nil && !req.Lines {
 		for _, f := range all {
 			if f.Unnamed && req.fills(f.Args[0].Type) {
 				fit = append(fit, f)
@@ -166,12 +203,15 @@ func noFunction(s *schema.Schema, req CallRequest, names []string) error {
 	switch {
 	case req.Raw != "":
 		message, with = qualified, "with a single unnamed "+string(req.Raw)+" parameter"
-	case req.Body != nil:
+	case req.Body != nil && !req.Lines:
 		with += " or with a single unnamed json/jsonb parameter"
 	}
 	e := &Error{
 		Code: "PGRST202", Message: "Could not find the function " + message + " in the schema cache",
 		Details: "Searched for the function " + qualified + " " + with + ", but no matches were found in the schema cache.",
+	}
+	if req.Raw != "" {
+		return e
 	}
 	if overloads := s.Functions(req.Schema, req.Name); len(overloads) > 0 {
 		if len(req.Limits.functions(req.Schema, []string{req.Name})) == 0 {

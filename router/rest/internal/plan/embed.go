@@ -141,6 +141,20 @@ func (e *Embed) lift() ([]Column, error) {
 	return lifted, nil
 }
 
+// lifts is what a spread field is called on its way to the parent; "" when it is not shown as it is. Grouped parents
+// can be ordered by nothing else.
+func (e *Embed) lifts(f parse.Field) string {
+	if !e.Spread {
+		return ""
+	}
+	for _, c := range e.Read.Columns {
+		if c.Name == f.Name && c.Embed == nil && c.Cast == "" && c.Write == "" && slices.Equal(c.Path, f.Path) {
+			return c.As
+		}
+	}
+	return ""
+}
+
 func pairs(parent, child []string) []Pair {
 	list := make([]Pair, len(parent))
 	for i := range parent {

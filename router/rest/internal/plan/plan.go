@@ -91,10 +91,11 @@ type Cond struct {
 // An Order is one term of an order.
 type Order struct {
 	Operand
-	Embed *Embed // the operand is its At-th order key
-	At    int
-	Desc  bool
-	Nulls string
+	Embed  *Embed // the operand is its At-th order key, or what it lifts anyway
+	At     int
+	Lifted string // a column of the embed, which is spread
+	Desc   bool
+	Nulls  string
 }
 
 // Limits are what a request may not do and see.
@@ -339,6 +340,9 @@ func (p planner) columns(read *Read, item parse.Item, above []string) ([]Column,
 	if item.Field.Name != "" || item.Agg == "" {
 		c.Operand = read.operand(item.Field)
 	}
+	if item.Agg == "" {
+		c.Write = c.ToJSON
+	}
 	if c.As == "" && c.Agg == "" && (len(c.Path) > 0 || c.Cast != "") {
 		c.As = resultName(c.Operand)
 	}
@@ -398,8 +402,10 @@ func (r *Read) order(terms []parse.Order) ([]Order, error) {
 				Details: fmt.Sprintf("'%s' and '%s' do not form a many-to-one or one-to-one relationship", r.Relation.Name.Name, term.Relation),
 			}
 		}
-		o.Embed, o.At = e, len(e.Keys)
-		e.Keys = append(e.Keys, e.Read.operand(term.Field))
+		o.Embed, o.At, o.Lifted = e, len(e.Keys), e.lifts(term.Field)
+		if o.Lifted == "" {
+			e.Keys = append(e.Keys, e.Read.operand(term.Field))
+		}
 		order = append(order, o)
 	}
 	return order, nil

@@ -38,8 +38,8 @@ func (s *Schema) FunctionNames(schema string) []string { return s.functionNames[
 
 const selectFunctions = `
 select n.nspname, p.proname, p.provolatile = 'v', p.proretset, t.typname = 'void',
-       t.typtype = 'c' or t.typname = 'record' and coalesce(p.proargmodes && '{o,b,t}'::"char"[], false),
-       t.typrelid::text, p.pronargdefaults::int, p.provariadic <> 0,
+       coalesce(b.typtype, t.typtype) = 'c' or coalesce(p.proargmodes && '{o,b,t}'::"char"[], false),
+       coalesce(b.typrelid, t.typrelid)::text, p.pronargdefaults::int, p.provariadic <> 0,
        array(select coalesce(u.name, '') from unnest(p.proargnames, p.proargmodes) with ordinality u(name, mode, i)
              where u.mode is null or u.mode in ('i', 'b', 'v') order by u.i),
        array(select format_type(u.typ, null) from unnest(p.proargtypes) with ordinality u(typ, i) order by u.i),
@@ -48,6 +48,7 @@ select n.nspname, p.proname, p.provolatile = 'v', p.proretset, t.typname = 'void
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 join pg_type t on t.oid = p.prorettype
+left join pg_type b on b.oid = t.typbasetype and t.typtype = 'd'
 where n.nspname = any($1::text[])
   and p.prokind = 'f'
   and t.typname not in ('trigger', 'event_trigger')

@@ -51,6 +51,7 @@ select c.oid::text, a.attnum::int, a.attname, format_type(a.atttypid, a.atttypmo
          (select format('nextval(%L::regclass)', s.objid::regclass) from pg_depend s
           where a.attidentity <> '' and s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass
             and s.refobjid = c.oid and s.refobjsubid = a.attnum and s.deptype = 'i'),
+         case when a.attgenerated = '' and t.typtype = 'd' then t.typdefault end,
          '')
 from pg_attribute a
 join pg_class c on c.oid = a.attrelid

@@ -1,6 +1,10 @@
 package sqlgen
 
-import "github.com/rowhouse/rowhouse/router/rest/internal/plan"
+import (
+	"strings"
+
+	"github.com/rowhouse/rowhouse/router/rest/internal/plan"
+)
 
 // Call writes the statement of a function call. The function is called once, in a source of its own, however often
 // its result is looked at.
@@ -9,7 +13,12 @@ func Call(c *plan.Call, form Form, tenant string) Statement {
 	w.lit("WITH _source AS MATERIALIZED (SELECT ")
 	if c.Function.Returns != nil {
 		w.ident(c.Function.Name.Name)
-		w.lit(".* FROM ")
+		w.lit(".*")
+		for _, name := range c.Computed {
+			w.lit(", ")
+			w.qualified(c.Function.Name.Name, name)
+		}
+		w.lit(" FROM ")
 		if w.arguments(c) {
 			w.lit(", LATERAL ")
 		}
@@ -79,7 +88,7 @@ func (w *writer) invoke(c *plan.Call) {
 		case byBody(c):
 			w.qualified("_args", a.Name)
 			continue
-		case a.Variadic && len(a.Values) > 1:
+		case a.Variadic && (len(a.Values) > 1 || !isArray(a.Value)):
 			w.arg(arrayLiteral(a.Values))
 		default:
 			w.text(a.Value)
@@ -88,4 +97,9 @@ func (w *writer) invoke(c *plan.Call) {
 		w.catalog(a.Type)
 	}
 	w.lit(")")
+}
+
+// isArray says whether a value is written as a whole array.
+func isArray(value string) bool {
+	return strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}")
 }

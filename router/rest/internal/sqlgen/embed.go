@@ -58,10 +58,11 @@ func pageable(r *plan.Read, names []string, all bool) bool {
 	if len(r.Embeds) == 0 || r.Limit == nil || r.Grouped {
 		return false
 	}
+	if slices.ContainsFunc(r.Order, func(o plan.Order) bool { return o.Embed != nil }) {
+		return false
+	}
 	for _, e := range r.Embeds {
 		switch related := e.Read; {
-		case len(e.Keys) > 0: // the order depends on it
-			return false
 		case (e.Inner || e.Tested) && (related.Grouped || related.Offset != 0 || related.Limit != nil && *related.Limit <= 0):
 			return false // that there are rows does not say that some are left
 		case e.ToOne && (related.Rows != nil || related.Relation.View): // nobody promises that it is one

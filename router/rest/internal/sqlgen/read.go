@@ -262,20 +262,27 @@ func (w *writer) value(c plan.Column) {
 		w.related(c.Embed)
 	case c.Name == "": // a row that a level above counts
 		w.lit("1")
-	case c.Write != "":
-		w.catalog(c.Write)
-		w.lit("(")
-		w.operand(c.Operand)
-		w.lit(")")
 	case c.Cast != "":
 		w.lit("CAST(")
-		w.operand(c.Operand)
+		w.written(c)
 		w.lit(" AS ")
 		w.cast(c.Cast)
 		w.lit(")")
 	default:
-		w.operand(c.Operand)
+		w.written(c)
 	}
+}
+
+// written is an operand as its domain has it written.
+func (w *writer) written(c plan.Column) {
+	if c.Write == "" {
+		w.operand(c.Operand)
+		return
+	}
+	w.catalog(c.Write)
+	w.lit("(")
+	w.operand(c.Operand)
+	w.lit(")")
 }
 
 // groups groups by all columns that are no aggregates. They go by their place: an expression with parameters is
@@ -402,19 +409,21 @@ func (w *writer) cond(c plan.Cond) {
 		return
 	}
 	w.lit(comparisons[c.Op])
-	value := c.Value
-	if c.Op == "like" || c.Op == "ilike" {
+	value, pattern := c.Value, c.Op == "like" || c.Op == "ilike"
+	if pattern {
 		value = strings.ReplaceAll(value, "*", "%")
 	}
-	switch c.Quant {
-	case "any":
+	switch {
+	case c.Quant == "any":
 		w.lit("ANY(")
 		w.text(value)
 		w.lit(")")
-	case "all":
+	case c.Quant == "all":
 		w.lit("ALL(")
 		w.text(value)
 		w.lit(")")
+	case pattern: // is no value of the column's
+		w.text(value)
 	default:
 		w.comparand(c.Left, value)
 	}
@@ -472,11 +481,16 @@ func (w *writer) order(terms []plan.Order) {
 		} else {
 			w.lit(", ")
 		}
-		if o.Embed != nil {
+		switch {
+		case o.Lifted != "":
+			w.embedAlias(o.Embed)
+			w.lit(".")
+			w.ident(o.Lifted)
+		case o.Embed != nil:
 			w.embedAlias(o.Embed)
 			w.lit(".")
 			w.key(o.At)
-		} else {
+		default:
 			w.operand(o.Operand)
 		}
 		if o.Desc {
