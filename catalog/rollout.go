@@ -666,6 +666,30 @@ func (c *Catalog) RolloutServers(ctx context.Context, id RolloutID) ([]ServerID,
 	return found, refine(err, "servers of rollout "+id.String())
 }
 
+// TargetDuration is how long the databases of the last rollouts took each, in the middle; zero where there were none.
+func (c *Catalog) TargetDuration(ctx context.Context) (time.Duration, error) {
+	var d time.Duration
+	err := c.pool.QueryRow(ctx, `
+		select coalesce(percentile_cont(0.5) within group (order by finished_at - started_at), '0')
+		  from (select started_at, finished_at from rowhouse.rollout_targets
+		         where state = 'done' and not noop and attempts = 1 and started_at is not null
+		         order by finished_at desc limit 1000) t`).Scan(&d)
+	return d, refine(err, "targets")
+}
+
+// MigrateSlots are how many databases of each server are migrated at a time, by the server's name.
+func (c *Catalog) MigrateSlots(ctx context.Context) (map[string]int, error) {
+	rows, err := c.pool.Query(ctx, `select name, migrate_slots from rowhouse.servers`)
+	if err != nil {
+		return nil, refine(err, "servers")
+	}
+	slots := map[string]int{}
+	var name string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error { slots[name] = n; return nil })
+	return slots, refine(err, "servers")
+}
+
 // RolloutPrepared records that the set has made a database from nothing.
 func (tx *Tx) RolloutPrepared(ctx context.Context, ro *Rollout) error {
 	ro.Prepared = true

@@ -2,9 +2,11 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 // MigrationFile is one migration of the application, as it was stored.
@@ -78,4 +80,22 @@ func (tx *Tx) ActivateSet(ctx context.Context, set *MigrationSet) error {
 		}
 	}
 	return nil
+}
+
+// Tried is what was written of the trial of a set's files that follow a version, and how long it took; nil when there was none.
+func (c *Catalog) Tried(ctx context.Context, chain string, after int64) (effects []byte, took time.Duration, err error) {
+	err = c.pool.QueryRow(ctx, `
+		select effects, took from rowhouse.migration_sets where chain = $1 and tried_after = $2`, chain, after).Scan(&effects, &took)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, 0, nil
+	}
+	return effects, took, refine(err, "trial of the migration set")
+}
+
+// SetTried writes what the trial of a stored set's files showed that follow a version. One that is not stored is ErrNotFound.
+func (c *Catalog) SetTried(ctx context.Context, chain string, after int64, effects []byte, took time.Duration) error {
+	return c.Update(ctx, Event{Action: "migrations.try", Target: Ref{Kind: "migration_set", Name: chain}}, func(tx *Tx) error {
+		return tx.exactlyOne(ctx, "migration set", `
+			update rowhouse.migration_sets set tried_after = $2, effects = $3, took = $4 where chain = $1`, chain, after, effects, took)
+	})
 }

@@ -178,7 +178,7 @@ func (e *scratch) finish(f File, j *judgement) error {
 			}
 		}
 		if !used {
-			j.add(0, "directive", fmt.Sprintf("allows %s, and nothing needs it", rule), "take the directive out, or it will excuse what nobody has looked at")
+			j.add(0, "directive", "", fmt.Sprintf("allows %s, and nothing needs it", rule), "take the directive out, or it will excuse what nobody has looked at")
 		}
 	}
 	if err := e.exec("commit"); err != nil {
@@ -346,12 +346,12 @@ type lostName struct {
 	line int
 }
 
-func (j *judgement) add(line int, rule, reason, hint string) {
+func (j *judgement) add(line int, rule, table, reason, hint string) {
 	j.used[rule] = true
 	if _, allowed := j.file.Allow[rule]; allowed && rule != "directive" {
 		return
 	}
-	j.result.Problems = append(j.result.Problems, Problem{File: fileOf(j.file), Line: line, Rule: rule, Reason: reason, Hint: hint})
+	j.result.Problems = append(j.result.Problems, Problem{File: fileOf(j.file), Line: line, Rule: rule, Table: table, Reason: reason, Hint: hint})
 }
 
 // existing is the name of a table that stood before the file.
@@ -376,7 +376,7 @@ func (j *judgement) statement(line int, text string, now picture) {
 		name, ok := j.existing(oid)
 		if r := now.relations[oid]; ok && r.file != j.last.relations[oid].file {
 			effect.Rewritten = append(effect.Rewritten, name)
-			j.add(line, "rewrite", name+" is written anew while nobody can read it", "add a column and fill it in steps, then exchange the two")
+			j.add(line, "rewrite", name, name+" is written anew while nobody can read it", "add a column and fill it in steps, then exchange the two")
 		}
 	}
 	j.indexes(line, now)
@@ -398,7 +398,7 @@ func (j *judgement) indexes(line int, now picture) {
 			continue
 		}
 		if name, ok := j.existing(i.relation); ok {
-			j.add(line, "index", fmt.Sprintf("index %s is built while nobody can write to %s", i.name, name),
+			j.add(line, "index", name, fmt.Sprintf("index %s is built while nobody can write to %s", i.name, name),
 				"create index concurrently, in a file of its own; a constraint can be added using the index")
 		}
 	}
@@ -411,7 +411,7 @@ func (j *judgement) constraints(line int, now picture) {
 			continue
 		}
 		if name, ok := j.existing(c.relation); ok {
-			j.add(line, "constraint", fmt.Sprintf("constraint %s is checked for every row of %s under a lock", c.name, name),
+			j.add(line, "constraint", name, fmt.Sprintf("constraint %s is checked for every row of %s under a lock", c.name, name),
 				"add it not valid, and validate it in a later file")
 		}
 	}
@@ -427,10 +427,10 @@ func (j *judgement) columns(line int, now picture) {
 		was, there := j.last.columns[key]
 		switch {
 		case !there && !c.filled:
-			j.add(line, "column", fmt.Sprintf("column %s of %s is not null and has no default: with rows in the table it fails", c.name, table),
+			j.add(line, "column", table, fmt.Sprintf("column %s of %s is not null and has no default: with rows in the table it fails", c.name, table),
 				"give it a default, or let it be null first")
 		case there && !was.notNull && !was.checkedFor:
-			j.add(line, "not-null", fmt.Sprintf("every row of %s is looked at for nulls in %s while nobody can read it", table, c.name),
+			j.add(line, "not-null", table, fmt.Sprintf("every row of %s is looked at for nulls in %s while nobody can read it", table, c.name),
 				fmt.Sprintf("add check (%s is not null) not valid, validate it in a later file, then set not null", c.name))
 		}
 	}
@@ -452,7 +452,7 @@ func (j *judgement) contract() {
 		if j.last.names[l.name] || slices.ContainsFunc(j.lost, func(o lostName) bool { return strings.HasPrefix(l.name, o.name+".") && !j.last.names[o.name] }) {
 			continue // it came back, or its table is gone
 		}
-		j.add(l.line, "contract", l.name+" is gone, and code of the version before may use it",
+		j.add(l.line, "contract", "", l.name+" is gone, and code of the version before may use it",
 			`when no such code runs any more, say so: "-- rowhouse:contract"`)
 	}
 }
@@ -484,7 +484,7 @@ func (j *judgement) locks() {
 	}
 	if len(strong) > 1 {
 		slices.Sort(strong)
-		j.add(0, "locks", "keeps writers out of "+strings.Join(strong, " and ")+" at once: it holds the first while it waits for the next", "one file for each table")
+		j.add(0, "locks", "", "keeps writers out of "+strings.Join(strong, " and ")+" at once: it holds the first while it waits for the next", "one file for each table")
 	}
 }
 

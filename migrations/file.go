@@ -54,6 +54,7 @@ type Problem struct {
 	File   string
 	Line   int    // counted from 1; 0 means the file as a whole
 	Rule   string // short and stable, for "-- rowhouse:allow"
+	Table  string // of Effects: the table that it is about, as SQL names it; may be empty
 	Reason string
 	Hint   string // may be empty
 }

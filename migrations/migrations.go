@@ -177,9 +177,22 @@ func (m *Migrator) Files() []File { return slices.Clone(m.stages[len(m.stages)-1
 
 // Latest is the version that Up brings a database to.
 func (m *Migrator) Latest() Version {
+	own := m.stages[len(m.stages)-1].files
+	if len(own) == 0 {
+		return m.At(0)
+	}
+	return m.At(own[len(own)-1].Version)
+}
+
+// At is what a database is at that has the set up to a version of it, 0 being the baseline alone.
+func (m *Migrator) At(number int64) Version {
 	last := make([]driver.Row, len(m.stages))
 	for i, s := range m.stages {
-		if n := len(s.files); n > 0 {
+		n := len(s.files)
+		if i == len(m.stages)-1 {
+			n -= len(s.pending(number))
+		}
+		if n > 0 {
 			last[i] = driver.Row{Version: s.files[n-1].Version, Chain: s.chains[n-1]}
 		}
 	}

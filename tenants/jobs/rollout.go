@@ -382,6 +382,9 @@ type RolloutPlan struct {
 	Current int        `json:"current"`
 	// Rollout is the one that is not finished.
 	Rollout *catalog.Rollout `json:"rollout,omitempty"`
+
+	after  int64 // the version that the files to be tried follow
+	behind []*catalog.FleetMember
 }
 
 // RingPlan is how many databases of each server a ring would reach.
@@ -391,6 +394,9 @@ type RingPlan struct {
 	Databases int            `json:"databases"`
 	Servers   map[string]int `json:"servers,omitempty"`
 	Soak      string         `json:"soak,omitempty"`
+
+	soak  time.Duration
+	slots int
 }
 
 // PlanRollout says what StartRollout would do. It writes nothing and connects to no database.
@@ -410,14 +416,19 @@ func (r *Runner) PlanRollout(ctx context.Context, spec RolloutSpec) (*RolloutPla
 		}
 	}
 	if plan.Rollout == nil || plan.Rollout.Chain != m.Latest().Chain {
-		if _, err := r.successor(ctx, m, fleet); err != nil {
+		set, err := r.successor(ctx, m, fleet)
+		if err != nil {
 			return nil, err
 		}
+		plan.after = set.from
+	} else {
+		plan.after = plan.Rollout.From
 	}
 	behind, err := r.catalog.Behind(ctx, m.Latest().Chain)
 	if err != nil {
 		return nil, err
 	}
+	plan.behind = behind
 	members, lowest := map[catalog.DatabaseID]*catalog.FleetMember{}, m.Latest().Number
 	for _, b := range behind {
 		members[b.ID], lowest = b, min(lowest, b.Version)
@@ -431,7 +442,7 @@ func (r *Runner) PlanRollout(ctx context.Context, spec RolloutSpec) (*RolloutPla
 	}
 	rings := policy(spec, behind)
 	for i, ids := range assign(rings, behind) {
-		ring := RingPlan{Ring: i, Name: rings[i].Name, Databases: len(ids), Servers: map[string]int{}}
+		ring := RingPlan{Ring: i, Name: rings[i].Name, Databases: len(ids), Servers: map[string]int{}, soak: rings[i].Soak, slots: rings[i].Slots}
 		if rings[i].Soak > 0 && len(ids) > 0 {
 			ring.Soak = rings[i].Soak.String()
 		}

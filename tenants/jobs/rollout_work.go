@@ -349,8 +349,11 @@ func (d *driver) prepare(ctx context.Context, ro *catalog.Rollout) error {
 	if err != nil {
 		return err
 	}
-	var refused error
+	refused := d.tried(ctx, ro, servers)
 	for _, server := range servers {
+		if refused != nil {
+			break
+		}
 		if err := d.prepareServer(ctx, server); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -374,6 +377,34 @@ func (d *driver) prepare(ctx context.Context, ro *catalog.Rollout) error {
 		}
 		return tx.RolloutPrepared(ctx, ro)
 	})
+}
+
+// tried says what of the files must not be done to tables that stand, found on a scratch database. Where none can be made now,
+// the canaries show it.
+func (d *driver) tried(ctx context.Context, ro *catalog.Rollout, servers []catalog.ServerID) error {
+	behind, err := d.catalog.Behind(ctx, ro.Chain)
+	if err != nil {
+		d.log.WarnContext(ctx, "rollout cannot be tried", "rollout", d.rollout, "err", err)
+		return nil
+	}
+	trial, err := d.trial(ctx, servers, d.sets[catalog.Shared], ro.From, behind)
+	switch c := classify(ctx, err); {
+	case err == nil && trial == nil:
+		return nil
+	case err != nil && (c == classPermanent || c == classHistory || c == classTime):
+		return err
+	case err != nil:
+		d.log.WarnContext(ctx, "no scratch database can be made now to try the files on", "rollout", d.rollout, "err", explain(err))
+		return nil
+	}
+	if found := trial.refused(); len(found) > 0 {
+		more := ""
+		if len(found) > 1 {
+			more = fmt.Sprintf(", and %d more: rowhouse migrate plan lists them", len(found)-1)
+		}
+		return permanently("%s%s", found[0], more)
+	}
+	return nil
 }
 
 func (d *driver) prepareServer(ctx context.Context, server catalog.ServerID) error {

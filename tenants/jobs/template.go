@@ -55,32 +55,16 @@ func (h *host) templateMarked(ctx context.Context, name, mark string) (string, e
 
 // buildTemplate fills a database under a name of its own and renames it at the end: what has a template's name is whole.
 func (p *provision) buildTemplate(ctx context.Context, h *host, m *migrations.Migrator, name, mark string) (fingerprint string, err error) {
-	building := "rh_tpl_build_" + p.db.Server.Compact()
-	if err := p.clearBuilding(ctx, h, building); err != nil {
-		return "", err
-	}
-	if err := h.exec(ctx, "create database %s template template0 encoding 'UTF8' allow_connections false", ident(building)); err != nil {
-		return "", err
-	}
-	if err := fp.Hit(pointTemplateCreated); err != nil {
-		return "", err
-	}
-	owner := templateOwnerOf(p.db.Server)
-	var open script
-	open.add("comment on database %s is %s", ident(building), literal(p.serverMark()))
-	open.add("revoke all on database %s from public", ident(building))
-	open.add("grant connect on database %s to %s", ident(building), ident(migratorOf(p.db.Server)))
-	open.add("grant create on database %s to %s", ident(building), ident(owner))
-	open.add("alter database %s allow_connections true", ident(building))
-	if err := h.run(ctx, open); err != nil {
-		return "", err
-	}
-	if err := p.handOver(ctx, building, owner); err != nil {
+	building, owner := "rh_tpl_build_"+p.db.Server.Compact(), templateOwnerOf(p.db.Server)
+	if err := p.openBuilding(ctx, h, building, "template0"); err != nil {
 		return "", err
 	}
 	result, schema := p.bring(ctx, m, p.target(p.db.Server, building, owner, building), "")
 	if result.Err != nil {
 		return "", result.Err
+	}
+	if err := p.guard(ctx, building); err != nil {
+		return "", err
 	}
 	if err := fp.Hit(pointTemplateFilled); err != nil {
 		return "", err
@@ -91,6 +75,42 @@ func (p *provision) buildTemplate(ctx context.Context, h *host, m *migrations.Mi
 	done.add("alter database %s rename to %s", ident(building), ident(name))
 	done.add("comment on database %s is %s", ident(name), literal(mark+schema.Fingerprint))
 	return schema.Fingerprint, h.run(ctx, done)
+}
+
+// openBuilding makes a database to be filled by the migrator, in place of one that a builder which was killed left behind.
+func (p *provision) openBuilding(ctx context.Context, h *host, building, from string) error {
+	if err := p.clearBuilding(ctx, h, building); err != nil {
+		return err
+	}
+	if err := h.exec(ctx, "create database %s template %s encoding 'UTF8' allow_connections false", ident(building), ident(from)); err != nil {
+		return err
+	}
+	if err := fp.Hit(pointTemplateCreated); err != nil {
+		return err
+	}
+	owner := templateOwnerOf(p.db.Server)
+	var open script
+	open.add("comment on database %s is %s", ident(building), literal(p.serverMark()))
+	open.add("revoke all on database %s from public", ident(building))
+	open.add("grant connect on database %s to %s", ident(building), ident(migratorOf(p.db.Server)))
+	open.add("grant create on database %s to %s", ident(building), ident(owner))
+	open.add("alter database %s allow_connections true", ident(building))
+	if err := h.run(ctx, open); err != nil {
+		return err
+	}
+	return p.handOver(ctx, building, owner)
+}
+
+// guard has a template, and so all that is cloned from it, refuse tables that nobody declared. It takes a superuser; where the
+// provisioner is none, the contract's check after each migration is the gate alone.
+func (p *provision) guard(ctx context.Context, dbname string) error {
+	conn, err := p.connect(ctx, p.db.Server, dbname)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	_, err = migrations.InstallGuard(ctx, conn)
+	return err
 }
 
 // clearBuilding drops what a builder that was killed left behind. Under the lock nobody else builds.

@@ -1,0 +1,330 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rowhouse/rowhouse/catalog"
+	"github.com/rowhouse/rowhouse/internal/fp"
+	"github.com/rowhouse/rowhouse/migrations"
+)
+
+// Trial is what the files of a set that a fleet does not have do to tables that stand: tried on a scratch database, and
+// weighed by the fleet's own.
+type Trial struct {
+	Files []FileTrial `json:"files"`
+	// Took is how long the files took in the scratch database, where the tables are empty.
+	Took time.Duration `json:"-"`
+}
+
+// FileTrial is what one file does.
+type FileTrial struct {
+	File       string           `json:"file"`
+	Statements []StatementTrial `json:"statements"`
+	Problems   []ProblemTrial   `json:"problems,omitempty"`
+}
+
+// StatementTrial is what one statement does to tables that stood before its file.
+type StatementTrial struct {
+	Line      int         `json:"line"`
+	Statement string      `json:"statement"`
+	Locks     []LockTrial `json:"locks,omitempty"`
+	// Rewritten are the tables that it writes anew.
+	Rewritten []string `json:"rewritten,omitempty"`
+}
+
+// LockTrial is a lock that is kept until the file's transaction ends, by PostgreSQL's name.
+type LockTrial struct {
+	Table string `json:"table"`
+	Mode  string `json:"mode"`
+}
+
+// ProblemTrial is what a database with rows and readers must not be asked to bear.
+type ProblemTrial struct {
+	Line   int    `json:"line,omitempty"`
+	Rule   string `json:"rule"`
+	Table  string `json:"table,omitempty"`
+	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"`
+	// Excused says why it does not keep a rollout from starting; empty where it does.
+	Excused string `json:"excused,omitempty"`
+}
+
+// refused lists what keeps a rollout from starting.
+func (t *Trial) refused() []string {
+	var found []string
+	for _, f := range t.Files {
+		for _, p := range f.Problems {
+			if p.Excused != "" {
+				continue
+			}
+			place := f.File
+			if p.Line > 0 {
+				place += fmt.Sprintf(":%d", p.Line)
+			}
+			found = append(found, fmt.Sprintf("%s: %s (%s; %s)", place, p.Reason, p.Rule, p.Hint))
+		}
+	}
+	return found
+}
+
+// smallTable is how large a table may be that is locked while it is written anew or looked through: well below a second's work.
+const smallTable = 8 << 20
+
+// weigh excuses what does no harm where the tables are as large as they are; sizes are the largest of the databases that were
+// looked at, nil where none could be.
+func (t *Trial) weigh(sizes map[string]int64) {
+	for i := range t.Files {
+		for j := range t.Files[i].Problems {
+			p := &t.Files[i].Problems[j]
+			p.Excused = ""
+			size, known := sizes[p.Table]
+			switch p.Rule {
+			case "locks":
+				p.Excused = "the wait for each lock is bounded"
+			case "rewrite", "index", "constraint", "not-null":
+				if known && size <= smallTable {
+					p.Excused = fmt.Sprintf("the largest that was looked at has %d KiB", size>>10)
+				}
+			case "column":
+				if known && size == 0 {
+					p.Excused = "the table is empty"
+				}
+			}
+		}
+	}
+}
+
+// tables are those that a problem depends on the size of.
+func (t *Trial) tables() []string {
+	var names []string
+	for _, f := range t.Files {
+		for _, p := range f.Problems {
+			if p.Table != "" {
+				names = append(names, p.Table)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+var pointTried = fp.Point("rollout.tried")
+
+// try brings a scratch database on a server over the files of a set that follow a version, and drops it.
+func (r *Runner) try(ctx context.Context, server catalog.ServerID, m *migrations.Migrator, after int64) (*Trial, error) {
+	p := &provision{Runner: r, op: &catalog.Operation{}, db: &catalog.Database{Server: server}}
+	defer p.close()
+	h, err := p.host(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.ensureServerRoles(ctx, h); err != nil {
+		return nil, err
+	}
+	from, err := h.templateOf(ctx, p, m.At(after))
+	if err != nil {
+		return nil, err
+	}
+	name, trial := "rh_try_"+server.Compact(), (*Trial)(nil)
+	err = h.under(ctx, lockKey(r.catalog.ID(), "trials on server "+server.String()), func() error {
+		if err := p.openBuilding(ctx, h, name, from); err != nil {
+			return err
+		}
+		if err := fp.Hit(pointTried); err != nil {
+			return err
+		}
+		began := time.Now()
+		effects, err := m.Try(ctx, r.target(server, name, templateOwnerOf(server), name), after)
+		trial = trialOf(effects, time.Since(began))
+		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+		defer cancel()
+		return errors.Join(err, p.clearBuilding(dropping, h, name))
+	})
+	return trial, err
+}
+
+// templateOf is the name of a template that is at a version, or of PostgreSQL's own where there is none.
+func (h *host) templateOf(ctx context.Context, p *provision, v migrations.Version) (string, error) {
+	var name string
+	err := h.QueryRow(ctx, `
+		select coalesce((select datname::text from pg_database
+		  where datistemplate and not datallowconn and starts_with(shobj_description(oid, 'pg_database'), $1) limit 1), 'template0')`,
+		p.serverMark()+"template="+v.Chain+" ").Scan(&name)
+	if err != nil {
+		return "", fmt.Errorf("templates: %w", err)
+	}
+	return name, nil
+}
+
+func trialOf(effects []migrations.FileEffects, took time.Duration) *Trial {
+	t := &Trial{Files: []FileTrial{}, Took: took}
+	for _, e := range effects {
+		f := FileTrial{File: e.File.String(), Statements: []StatementTrial{}}
+		for _, s := range e.Statements {
+			statement := StatementTrial{Line: s.Line, Statement: s.Statement, Rewritten: s.Rewritten}
+			for _, l := range s.Locks {
+				statement.Locks = append(statement.Locks, LockTrial(l))
+			}
+			f.Statements = append(f.Statements, statement)
+		}
+		for _, p := range e.Problems {
+			f.Problems = append(f.Problems, ProblemTrial{Line: p.Line, Rule: p.Rule, Table: p.Table, Reason: p.Reason, Hint: p.Hint})
+		}
+		t.Files = append(t.Files, f)
+	}
+	return t
+}
+
+// looked is how many databases are asked how large their tables are.
+const looked = 6
+
+// sizes asks some of the databases that a set would be brought to how large tables are in them, shared ones first: there
+// they are largest. A database that cannot be asked is left out.
+func (r *Runner) sizes(ctx context.Context, members []*catalog.FleetMember, tables []string) map[string]int64 {
+	if len(tables) == 0 {
+		return nil
+	}
+	members = slices.Clone(members)
+	slices.SortStableFunc(members, func(a, b *catalog.FleetMember) int { return -strings.Compare(string(a.Kind), string(b.Kind)) })
+	var sizes map[string]int64
+	for _, m := range members[:min(len(members), looked)] {
+		found, err := r.sizesIn(ctx, m, tables)
+		if err != nil {
+			r.log.WarnContext(ctx, "database cannot be asked for the size of its tables", "database", m.Name, "err", explain(err))
+			continue
+		}
+		if sizes == nil {
+			sizes = map[string]int64{}
+		}
+		for t, size := range found {
+			sizes[t] = max(sizes[t], size)
+		}
+	}
+	return sizes
+}
+
+func (r *Runner) sizesIn(ctx context.Context, m *catalog.FleetMember, tables []string) (map[string]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := r.target(m.Server, m.Name, ownerOf(m.ID), m.ID.String()).Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closeConn(conn)
+	// A table that is not there yet, or is only in a file between, is empty.
+	rows, err := conn.Query(ctx, `
+		select t, coalesce(pg_catalog.pg_relation_size(pg_catalog.to_regclass(t)), 0)
+		         + coalesce((select sum(pg_catalog.pg_relation_size(relid)) from pg_catalog.pg_partition_tree(pg_catalog.to_regclass(t)) where level > 0), 0)::bigint
+		  from unnest($1::text[]) t`, tables)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	sizes := map[string]int64{}
+	for rows.Next() {
+		var name string
+		var size int64
+		if err := rows.Scan(&name, &size); err != nil {
+			return nil, err
+		}
+		sizes[name] = size
+	}
+	return sizes, rows.Err()
+}
+
+// trial is what a set does, tried now or before. Nil, where no server has room for a scratch database, comes with the error of the last one.
+func (r *Runner) trial(ctx context.Context, servers []catalog.ServerID, m *migrations.Migrator, after int64, members []*catalog.FleetMember) (trial *Trial, err error) {
+	chain := m.Latest().Chain
+	if after == 0 || after >= m.Latest().Number {
+		return &Trial{Files: []FileTrial{}}, nil // no table stands before the first set
+	}
+	kept, took, err := r.catalog.Tried(ctx, chain, after)
+	if err != nil {
+		return nil, err
+	}
+	if kept != nil {
+		trial = &Trial{Took: took}
+		if err := json.Unmarshal(kept, &trial.Files); err != nil {
+			return nil, fmt.Errorf("trial of the migration set: %w", err)
+		}
+	}
+	for _, server := range servers {
+		if trial != nil {
+			break
+		}
+		if trial, err = r.try(ctx, server, m, after); err != nil {
+			trial = nil
+			if c := classify(ctx, err); c == classPermanent || c == classHistory || c == classTime {
+				return nil, err
+			}
+			continue
+		}
+		files, jsonErr := json.Marshal(trial.Files)
+		if jsonErr != nil {
+			return nil, jsonErr
+		}
+		if err := r.catalog.SetTried(ctx, chain, after, files, trial.Took); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			return nil, err // a set that is only planned is not stored
+		}
+	}
+	if trial != nil {
+		trial.weigh(r.sizes(ctx, members, trial.tables()))
+		err = nil
+	}
+	return trial, err
+}
+
+// TryRollout tries the files of a plan on a scratch database of one of its servers, and weighs what they do by some of the databases
+// that they would be brought to. It leaves nothing behind. A file that PostgreSQL refuses is an error.
+func (r *Runner) TryRollout(ctx context.Context, spec RolloutSpec, plan *RolloutPlan) (*Trial, error) {
+	m, err := r.migrator(spec.Files)
+	if err != nil {
+		return nil, err
+	}
+	var servers []catalog.ServerID
+	for _, b := range plan.behind {
+		if !slices.Contains(servers, b.Server) {
+			servers = append(servers, b.Server)
+		}
+	}
+	return r.trial(ctx, servers, m, plan.after, plan.behind)
+}
+
+// Estimate is how long the plan will take: the rest between its rings, and for each server as many turns as its databases need in its
+// slots. A turn is as long as those of the rollouts before, or as the files took in the scratch database.
+func (r *Runner) Estimate(ctx context.Context, plan *RolloutPlan, trial *Trial) (time.Duration, error) {
+	turn, err := r.catalog.TargetDuration(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if trial != nil {
+		turn = max(turn, trial.Took)
+	}
+	turn = max(turn, 20*time.Millisecond)
+	slots, err := r.catalog.MigrateSlots(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var whole time.Duration
+	for _, ring := range plan.Rings {
+		if ring.Databases == 0 {
+			continue
+		}
+		longest := 0
+		for server, n := range ring.Servers {
+			at := max(slots[server], 1)
+			if ring.slots > 0 {
+				at = min(at, ring.slots)
+			}
+			longest = max(longest, (n+at-1)/at)
+		}
+		whole += time.Duration(longest)*turn + ring.soak
+	}
+	return whole, nil
+}
