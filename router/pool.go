@@ -346,8 +346,9 @@ func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline ti
 		if pass != passIdle { // who finds one idle does not wait: a timer would be for nothing
 			until, cancel = context.WithDeadline(ctx, deadline)
 		}
+		background := isBackground(ctx)
 		a := &acquisition{
-			Context: until, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: pass != passRequired}, born: p.born.Load(), visit: visit{pass: pass},
+			Context: until, ticket: budget.Ticket{Deadline: deadline, Key: p, Optional: background || pass != passRequired}, born: p.born.Load(), visit: visit{pass: pass},
 		}
 		conn, err := p.take(ctx, tenant, a)
 		cancel()
@@ -356,8 +357,11 @@ func (p *pool) acquire(ctx context.Context, tenant catalog.TenantID, deadline ti
 			return conn, nil
 		}
 		p.gate.turnBack(&a.visit)
-		again = errors.Is(err, budget.ErrFull) && pass != passRequired
+		again = errors.Is(err, budget.ErrFull) && (background || pass != passRequired)
 		if err != nil && (!again || ctx.Err() != nil) {
+			return nil, err
+		}
+		if again && background && (time.Until(deadline) < backgroundPause || !pause(ctx, backgroundPause)) {
 			return nil, err
 		}
 	}
@@ -577,7 +581,11 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 func (rt *Router) tryBorrow(ctx context.Context, s *scope, deadline time.Time) (*loan, error) {
-	le, err := rt.pools.Acquire(ctx, s.key())
+	find := rt.pools.Acquire
+	if isBackground(ctx) {
+		find = rt.pools.Visit
+	}
+	le, err := find(ctx, s.key())
 	if err != nil {
 		return nil, err
 	}

@@ -72,6 +72,7 @@ type flight[K comparable, V any] struct {
 	done      chan struct{}
 	waiters   int
 	forgotten bool
+	passing   bool // only visitors wait for it
 	finished  bool
 	entry     *entry[K, V]
 	err       error
@@ -101,24 +102,39 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 
 // Acquire lends the value of key, opening it if it is not there. It answers Open's error, ctx's, or ErrClosed.
 func (c *Cache[K, V]) Acquire(ctx context.Context, key K) (Lease[K, V], error) {
+	return c.acquire(ctx, key, false)
+}
+
+// Visit lends the value of key as Acquire does, and changes nothing for others: what is kept grows no younger by it, and
+// what is opened for visitors only is not kept.
+func (c *Cache[K, V]) Visit(ctx context.Context, key K) (Lease[K, V], error) {
+	return c.acquire(ctx, key, true)
+}
+
+func (c *Cache[K, V]) acquire(ctx context.Context, key K, visitor bool) (Lease[K, V], error) {
+	find := c.lru.Get
+	if visitor {
+		find = c.lru.Peek
+	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return Lease[K, V]{}, ErrClosed
 	}
-	if e, ok := c.lru.Get(key); ok {
+	if e, ok := find(key); ok {
 		e.refs++
 		c.mu.Unlock()
 		return Lease[K, V]{c, e}, nil
 	}
 	f := c.flights[key]
 	if f == nil {
-		f = &flight[K, V]{done: make(chan struct{})}
+		f = &flight[K, V]{done: make(chan struct{}), passing: visitor}
 		c.flights[key] = f
 		c.live++
 		go c.open(context.WithoutCancel(ctx), key, f)
 	}
 	f.waiters++
+	f.passing = f.passing && visitor
 	c.mu.Unlock()
 	return c.wait(ctx, f)
 }
@@ -165,6 +181,12 @@ func (c *Cache[K, V]) open(ctx context.Context, key K, f *flight[K, V]) {
 	f.entry = &entry[K, V]{key: key, value: value, refs: f.waiters + 1} // live goes over from the flight to the entry
 	if c.closed || f.forgotten {
 		c.retire(f.entry)
+		return
+	}
+	if f.passing {
+		f.entry.retired = true
+		c.stat.Draining++
+		c.drop(f.entry)
 		return
 	}
 	c.lru.Add(key, f.entry)

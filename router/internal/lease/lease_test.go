@@ -293,6 +293,58 @@ func TestCache_retire_is_told_while_somebody_still_holds_the_value(t *testing.T)
 	}
 }
 
+func TestCache_a_visit_leaves_no_trace(t *testing.T) {
+	t.Parallel()
+	b := newBench(2, nil)
+	mustAcquire(t, b, "a").Release()
+	mustAcquire(t, b, "b").Release()
+	visit := func(key string) {
+		t.Helper()
+		l, err := b.Visit(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Release()
+	}
+	visit("a") // which does not become younger than b
+	visit("c") // which is not kept
+	if v := <-b.closes; v.key != "c" {
+		t.Errorf("%s was closed, want c", v.key)
+	}
+	mustAcquire(t, b, "d").Release()
+	if v := <-b.closes; v.key != "a" {
+		t.Errorf("%s was pushed out, want a", v.key)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who comes to stay while a visitor opens the value keeps it.
+func TestCache_a_guest_joins_a_visit(t *testing.T) {
+	t.Parallel()
+	opening, open := make(chan struct{}), make(chan struct{})
+	b := newBench(2, func(context.Context, string) error { close(opening); <-open; return nil })
+	leases := make(chan Lease[string, *value], 2)
+	go func() { l, _ := b.Visit(context.Background(), "a"); leases <- l }()
+	<-opening
+	go func() { l, _ := b.Acquire(context.Background(), "a"); leases <- l }()
+	for waiting := 0; waiting < 2; {
+		b.mu.Lock()
+		waiting = b.flights["a"].waiters
+		b.mu.Unlock()
+	}
+	close(open)
+	(<-leases).Release()
+	(<-leases).Release()
+	if st := b.Stat(); st.Kept != 1 || st.Opens != 1 || st.Draining != 0 {
+		t.Errorf("%+v", st)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLease_released_twice_panics(t *testing.T) {
 	b := newBench(1, nil)
 	l := mustAcquire(t, b, "a")
