@@ -115,3 +115,6 @@ func isDuration(value json.RawMessage) bool {
 	d, err := time.ParseDuration(s)
 	return err == nil && d >= 0
 }
+
+// SettingWants says what a key's value must be; empty for a key that there is not.
+func SettingWants(key string) string { return settings[key].want }

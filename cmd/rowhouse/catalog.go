@@ -123,7 +123,7 @@ func (a *app) catalogCheck() *cobra.Command {
 			if err := errors.Join(problems...); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "catalog %s is sound; %d servers answer\n", r.catalog.ID(), len(servers))
+			fmt.Fprintf(a.stderr, "catalog %s is sound; %s\n", r.catalog.ID(), counted(len(servers), "server answers", "servers answer"))
 			return nil
 		}),
 	}

@@ -355,24 +355,19 @@ func isPrefix(name string) bool {
 
 // suggestion finds the known key that is nearest to name.
 func suggestion(name string) string {
-	best, least := "", 4
-	for _, k := range keys {
-		if d := editDistance(name, k.name); d < least {
-			best, least = k.name, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
+	return meant(name, func(k key) string { return k.name })
 }
 
 // suggestVariable finds the known variable that is nearest to name.
 func suggestVariable(name string) string {
+	return meant(name, func(k key) string { return variable(k.name) })
+}
+
+func meant(name string, of func(key) string) string {
 	best, least := "", 4
 	for _, k := range keys {
-		if d := editDistance(name, variable(k.name)); d < least {
-			best, least = variable(k.name), d
+		if d := editDistance(name, of(k)); d < least {
+			best, least = of(k), d
 		}
 	}
 	if best == "" {

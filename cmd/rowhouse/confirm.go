@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -25,4 +27,17 @@ func (a *app) confirm(yes bool, what string) error {
 		return nil
 	}
 	return &coded{err: fmt.Errorf("not done"), code: exitFailure}
+}
+
+// destructive makes a verb one that takes something away: it asks, or needs --yes. What names it, with the first argument.
+func (a *app) destructive(c *cobra.Command, what string, do func(ctx context.Context, r *reach, args []string) error) *cobra.Command {
+	var yes bool
+	c.RunE = a.doAt(func(ctx context.Context, r *reach, args []string) error {
+		if err := a.confirm(yes, fmt.Sprintf(what, args[0])); err != nil {
+			return err
+		}
+		return do(ctx, r, args)
+	})
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
 }

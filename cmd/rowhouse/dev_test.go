@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.yaml.in/yaml/v3"
 )
 
 // One dev serves the tests of this file that only read or clean up after themselves.
@@ -253,7 +256,25 @@ func devCommand(t *testing.T, p *process) {
 		{"servers", []string{"server", "list", "-o", "name"}, 0, "local\n", ""},
 		{"a server with a key that is not allowed", []string{"server", "add", "x", "--dsn", "postgres://u:RHCANARY@127.0.0.1/db?options=-c%20x"}, 1, "", `"options"`},
 		{"the audit trail", []string{"audit", "list", "--tenant", "hooli", "-o", "json"}, 0, "tenant.create", ""},
-		{"a setting that is none", []string{"setting", "set", "rest.max_row", "1"}, 1, "", "not known"},
+		{"a setting that is none", []string{"setting", "set", "rest.max_row", "1"}, 4, "", `not known; did you mean "rest.max_rows"?`},
+		{"a setting that nobody knows", []string{"setting", "get", "nosuch"}, 4, "", `setting "nosuch" is not known`},
+		{"a setting that nobody set", []string{"setting", "get", "rest.max_rows", "--tenant", "acme"}, 4, "", `setting "rest.max_rows" is not set for tenant "acme"`},
+		{"what can be set", []string{"setting", "list", "--known", "-o", "name"}, 0, "rest.max_rows\n", ""},
+		{"a token that nobody has", []string{"token", "revoke", "nosuch", "--yes"}, 4, "", "not found"},
+		{"a token, without being asked", []string{"token", "revoke", "nosuch"}, 2, "", "needs --yes"},
+		{"a server, without being asked", []string{"server", "remove", "local"}, 2, "", "needs --yes"},
+		{"a host name, without being asked", []string{"domain", "remove", "x.example", "--tenant", "acme"}, 2, "", "needs --yes"},
+		{"an unknown server", []string{"server", "get", "nosuch"}, 4, "", `server "nosuch": not found`},
+		{"an unknown database", []string{"database", "get", "nosuch"}, 4, "", `database "nosuch": not found`},
+		{"an unknown operation", []string{"op", "watch", "0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"}, 4, "", "not found"},
+		{"a flag that is nearly one", []string{"tenant", "list", "--outptu", "json"}, 2, "", "did you mean --output?"},
+		{"a verb before its noun", []string{"get", "tenants"}, 2, "", "the noun comes first"},
+		{"a plural", []string{"tenants", "get", "acme", "-o", "name"}, 0, "acme\n", ""},
+		{"names for a shell", []string{"__complete", "tenant", "get", "gl"}, 0, "globex\n", ""},
+		{"names for a shell after a flag", []string{"__complete", "op", "list", "--tenant", "init"}, 0, "initech\n", ""},
+		{"names for a shell where one is made", []string{"__complete", "tenant", "create", "a"}, 0, ":4", ""},
+		{"a configuration that is none", []string{"config", "check", "--config", "/nosuch.yaml"}, 78, "", "nosuch.yaml"},
+		{"a time that is none", []string{"audit", "list", "--since", "yesterday"}, 2, "", "--since"},
 		{"a setting of another type", []string{"setting", "set", "rest.max_rows", "many"}, 1, "", "number of rows"},
 		{"a schema that is never exposed", []string{"setting", "set", "rest.schemas", `["rowhouse"]`, "--tenant", "acme"}, 1, "", "schema names"},
 		{"no schema at all", []string{"setting", "set", "rest.schemas", "[]", "--tenant", "acme"}, 1, "", "schema names"},
@@ -262,7 +283,7 @@ func devCommand(t *testing.T, p *process) {
 		{"the running dev is healthy", []string{"healthcheck"}, 0, "", ""},
 		{"a server that is not there", []string{"server", "add", "x", "--dsn", "postgres://u:RHCANARY@127.0.0.1:1/postgres"}, 1, "", "finds nobody there"},
 		{"a password with an @ that is not encoded", []string{"server", "add", "x", "--dsn", "postgres://u:pw@RHCANARY@127.0.0.1/postgres"}, 1, "", "host is no name"},
-		{"a server that holds databases", []string{"server", "remove", "local"}, 1, "", "holds databases"},
+		{"a server that holds databases", []string{"server", "remove", "local", "--yes"}, 1, "", "holds databases"},
 		{"the catalog", []string{"catalog", "check"}, 0, "", "sound"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -275,6 +296,7 @@ func devCommand(t *testing.T, p *process) {
 			}
 		})
 	}
+	t.Run("every listing has every form, near and far", func(t *testing.T) { devForms(t, p) })
 	t.Run("the same verbs through the admin API", func(t *testing.T) {
 		env := []string{"ROWHOUSE_ADMIN_URL=" + p.AdminURL, "ROWHOUSE_TOKEN=" + p.OperatorToken}
 		code, stdout, stderr := runIn(t, t.TempDir(), env, "tenant", "list", "-o", "name")
@@ -557,5 +579,63 @@ rest: { schemas: [rowhouse] }
 				t.Errorf("a secret: %s%s", stdout, stderr)
 			}
 		})
+	}
+}
+
+// devForms asks every listing and getter in every form, near and far: the same keys and the same names.
+func devForms(t *testing.T, p *process) {
+	env := []string{"ROWHOUSE_ADMIN_URL=" + p.AdminURL, "ROWHOUSE_TOKEN=" + p.OperatorToken}
+	for _, args := range [][]string{
+		{"tenant", "list"},
+		{"tenant", "get", "acme"},
+		{"server", "list"},
+		{"server", "get", "local"},
+		{"database", "list"},
+		{"op", "list"},
+		{"setting", "list"},
+		{"token", "list"},
+		{"domain", "list"},
+		{"audit", "list", "--tenant", "acme"},
+	} {
+		var keys [2]string
+		for i, run := range []func(args ...string) (int, string, string){
+			func(args ...string) (int, string, string) { return p.rowhouse(t, args...) },
+			func(args ...string) (int, string, string) { return runIn(t, t.TempDir(), env, args...) },
+		} {
+			form := func(output string) string {
+				code, stdout, stderr := run(append(args, "-o", output)...)
+				if code != 0 {
+					t.Fatalf("%v -o %s: exit %d: %s", args, output, code, stderr)
+				}
+				return stdout
+			}
+			var plain, sameInYAML any
+			if err := json.Unmarshal([]byte(form("json")), &plain); err != nil {
+				t.Fatalf("%v: %v", args, err)
+			}
+			if err := yaml.Unmarshal([]byte(form("yaml")), &sameInYAML); err != nil {
+				t.Fatalf("%v: %v", args, err)
+			}
+			all, isList := plain.([]any)
+			if !isList {
+				all = []any{plain}
+			}
+			if n := strings.Count(form("name"), "\n"); n != len(all) {
+				t.Errorf("%v: %d names of %d", args, n, len(all))
+			}
+			if table := form("table"); len(all) > 0 && strings.Count(table, "\n") < len(all)+1 {
+				t.Errorf("%v: no header and a line each: %s", args, table)
+			}
+			if fromYAML, ok := sameInYAML.([]any); ok != isList || ok && len(fromYAML) != len(all) {
+				t.Errorf("%v: YAML and JSON differ", args)
+			}
+			for _, row := range all {
+				keys[i] = fmt.Sprint(slices.Sorted(maps.Keys(row.(map[string]any))))
+				break
+			}
+		}
+		if keys[0] != keys[1] {
+			t.Errorf("%v: near has %s, far has %s", args, keys[0], keys[1])
+		}
 	}
 }

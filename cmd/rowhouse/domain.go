@@ -18,47 +18,36 @@ func (d domainRow) row() []any      { return []any{d.Host, d.Tenant} }
 func (d domainRow) name() string    { return d.Host }
 
 func (a *app) domainGroup() *cobra.Command {
-	return group("domain", "Host names that are a tenant's own",
-		a.domainChange("add HOST --tenant T", "Give a tenant a host name of its own", func(ctx context.Context, r *reach, tenant, host string) error {
-			return r.AddDomain(ctx, tenant, host)
-		}),
-		a.domainChange("remove HOST --tenant T", "Take a host name back", func(ctx context.Context, r *reach, tenant, host string) error {
-			return r.RemoveDomain(ctx, tenant, host)
-		}),
-		a.domainList())
+	var tenant string
+	remove := a.destructive(&cobra.Command{Use: "remove HOST --tenant T", Short: "Take a host name back", Args: exactly("HOST")},
+		"take host name %s back", func(ctx context.Context, r *reach, args []string) error {
+			return r.RemoveDomain(ctx, tenant, args[0])
+		})
+	neededTenant(remove, &tenant)
+	return group("domain", "Host names that are a tenant's own", a.domainAdd(), remove, a.domainList())
 }
 
-func (a *app) domainChange(use, short string, change func(ctx context.Context, r *reach, tenant, host string) error) *cobra.Command {
+// neededTenant is --tenant of verbs that make no sense without one.
+func neededTenant(c *cobra.Command, tenant *string) {
+	c.Flags().StringVar(tenant, "tenant", "", "whose")
+	_ = c.MarkFlagRequired("tenant") // it is there
+}
+
+func (a *app) domainAdd() *cobra.Command {
 	var tenant string
-	c := &cobra.Command{
-		Use: use, Short: short, Args: exactly("HOST"),
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			if tenant == "" {
-				return usage("--tenant is needed")
-			}
-			r, err := a.reach(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
-			return change(ctx, r, tenant, args[0])
-		}),
-	}
-	c.Flags().StringVar(&tenant, "tenant", "", "whose")
+	c := rowVerb(a, "add HOST --tenant T", "Give a tenant a host name of its own", func(ctx context.Context, r *reach, args []string) (domainRow, error) {
+		return domainRow{args[0], tenant}, r.AddDomain(ctx, tenant, args[0])
+	}, func(d domainRow) domainRow { return d })
+	c.Args = exactly("HOST")
+	neededTenant(c, &tenant)
 	return c
 }
 
 func (a *app) domainList() *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the host names of all tenants", Args: exactly(),
-		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
-			all, err := r.Tenants(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return domainsOf(all), nil
-		}),
-	}
+	return listVerb(a, "List the host names of all tenants", func(ctx context.Context, r *reach) ([]domainRow, error) {
+		all, err := r.Tenants(ctx)
+		return domainsOf(all), err
+	}, func(d domainRow) domainRow { return d })
 }
 
 func domainsOf(all []*catalog.Tenant) []domainRow {

@@ -22,6 +22,29 @@ const (
 	exitInterrupted = 130
 )
 
+// exitMeanings are the exit codes in words.
+var exitMeanings = []struct {
+	code  int
+	means string
+}{
+	{exitOK, "done"},
+	{exitFailure, "it failed"},
+	{exitUsage, "it was called wrongly"},
+	{exitSomeFailed, "some tenants or databases failed"},
+	{exitNotFound, "there is no such thing"},
+	{exitPending, "--exit-code found pending work or drift"},
+	{exitConfig, "the configuration is wrong"},
+	{exitInterrupted, "interrupted"},
+}
+
+func exitCodes() string {
+	parts := make([]string, len(exitMeanings))
+	for i, e := range exitMeanings {
+		parts[i] = fmt.Sprintf("%d %s", e.code, e.means)
+	}
+	return strings.Join(parts, "; ") + "."
+}
+
 // coded is an error that decides the exit code, and may know what to do about it.
 type coded struct {
 	err  error

@@ -31,18 +31,13 @@ func (a *app) opGroup() *cobra.Command {
 	return group("op", "Operations: durable work on tenants and the fleet", a.opList(), a.opGet(), a.opWatch(), a.opCancel(), a.opRetry())
 }
 
+func asOpRow(o *catalog.Operation) opRow { return opRow{o} }
+
 func (a *app) opList() *cobra.Command {
 	var tenant string
-	c := &cobra.Command{
-		Use: "list", Short: "List operations, the newest first", Args: exactly(),
-		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
-			found, err := r.Operations(ctx, tenant)
-			if err != nil {
-				return nil, err
-			}
-			return rows(found, func(o *catalog.Operation) opRow { return opRow{o} }), nil
-		}),
-	}
+	c := listVerb(a, "List the newest hundred operations, the newest first", func(ctx context.Context, r *reach) ([]*catalog.Operation, error) {
+		return r.Operations(ctx, tenant)
+	}, asOpRow)
 	c.Flags().StringVar(&tenant, "tenant", "", "only this tenant's")
 	return c
 }
@@ -56,25 +51,13 @@ func operationID(text string) (catalog.OperationID, error) {
 }
 
 func (a *app) opGet() *cobra.Command {
-	return &cobra.Command{
-		Use: "get ID", Short: "Show one operation", Args: exactly("ID"),
-		RunE: a.show(func(ctx context.Context, args []string) (any, error) {
-			id, err := operationID(args[0])
-			if err != nil {
-				return nil, err
-			}
-			r, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.close()
-			op, err := r.Operation(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			return opRow{op}, nil
-		}),
-	}
+	return rowVerb(a, "get ID", "Show one operation", func(ctx context.Context, r *reach, args []string) (*catalog.Operation, error) {
+		id, err := operationID(args[0])
+		if err != nil {
+			return nil, err
+		}
+		return r.Operation(ctx, id)
+	}, asOpRow)
 }
 
 func (a *app) opWatch() *cobra.Command {

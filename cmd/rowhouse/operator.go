@@ -51,7 +51,7 @@ func (a *app) doAt(fn func(ctx context.Context, r *reach, args []string) error) 
 			return err
 		}
 		defer r.close()
-		return fn(ctx, r, args)
+		return fn(byHand(ctx), r, args)
 	})
 }
 
@@ -63,8 +63,13 @@ func (a *app) showAt(fn func(ctx context.Context, r *reach, args []string) (any,
 			return nil, err
 		}
 		defer r.close()
-		return fn(ctx, r, args)
+		return fn(byHand(ctx), r, args)
 	})
+}
+
+// byHand says in the audit trail that somebody on this machine acts. From far it is whom the token names.
+func byHand(ctx context.Context) context.Context {
+	return catalog.WithActor(ctx, catalog.Actor{Side: "host", Subject: "command:" + operatorName()})
 }
 
 // farURL is the running service that the command was told to speak to, or empty.

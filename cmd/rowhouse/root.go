@@ -32,36 +32,44 @@ type app struct {
 
 func (a *app) root() *cobra.Command {
 	root := group("rowhouse", "A database-per-tenant router service for PostgreSQL",
-		a.dev(), a.serve(), a.catalogGroup(), a.serverGroup(), a.tenantGroup(), a.domainGroup(), a.migrateGroup(), a.opGroup(),
-		a.settingGroup(), a.tokenGroup(), a.auditGroup(), a.bench(), a.configGroup(), a.version(), a.healthcheck())
+		a.dev(), a.serve(), a.catalogGroup(), a.serverGroup(), a.databaseGroup(), a.tenantGroup(), a.domainGroup(), a.migrateGroup(), a.opGroup(),
+		a.settingGroup(), a.tokenGroup(), a.auditGroup(), a.bench(), a.configGroup(), a.version(), a.healthcheck(),
+		a.completion(), a.man())
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)
+	root.Long = "Commands are a noun and a verb: rowhouse tenant list. They reach a running service by --admin-url and ROWHOUSE_TOKEN, else the\ncatalog of ROWHOUSE_CATALOG_URL, else the `rowhouse dev` that serves this directory.\n\nExit status: " + exitCodes()
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(a.helpCommand())
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &coded{err: err, code: exitUsage, hint: c.CommandPath() + " --help"}
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "table", "table, json, yaml or name")
 	flags.StringVar(&a.configFile, "config", "", "configuration file (default rowhouse.yaml where it is there)")
 	flags.StringVar(&a.adminURL, "admin-url", "", "a running service to speak to (ROWHOUSE_ADMIN_URL)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but the result")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if !slices.Contains([]string{"table", "json", "yaml", "name"}, a.output) {
+		if !slices.Contains(outputs, a.output) {
 			return usage("-o must be table, json, yaml or name")
 		}
 		return nil
 	}
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	a.equip(root)
 	return root
 }
+
+// outputs are the forms in which every listing and getter can answer.
+var outputs = []string{"table", "json", "yaml", "name"}
 
 // group is a noun: it holds verbs and does nothing itself, so that a misspelt verb is an error.
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short,
+		Args: cobra.ArbitraryArgs, // what is no verb is answered below
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return &coded{err: fmt.Errorf("%s has no verb %q", c.CommandPath(), args[0]), code: exitUsage, hint: c.CommandPath() + " --help"}
+				return noVerb(c, args[0])
 			}
 			if c.HasParent() {
 				_ = c.Help()

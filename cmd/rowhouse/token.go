@@ -46,7 +46,11 @@ func (t createdToken) row() []any      { return []any{t.Token} }
 func (t createdToken) name() string    { return t.Token }
 
 func (a *app) tokenGroup() *cobra.Command {
-	return group("token", "Credentials of tenants and operators", a.tokenCreate(), a.tokenList(), a.tokenRevoke())
+	return group("token", "Credentials of tenants and operators", a.tokenCreate(), a.tokenList(),
+		rowVerb(a, "get ID", "Show an operator's token, without its text", func(ctx context.Context, r *reach, args []string) (*catalog.Token, error) {
+			return r.Token(ctx, args[0])
+		}, asTokenRow),
+		a.tokenRevoke())
 }
 
 func (a *app) tokenCreate() *cobra.Command {
@@ -133,23 +137,12 @@ func mintFor(cfg *config, t *catalog.Tenant, role, subject string, ttl time.Dura
 }
 
 func (a *app) tokenList() *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List operators' tokens", Args: exactly(),
-		RunE: a.showAt(func(ctx context.Context, r *reach, _ []string) (any, error) {
-			found, err := r.Tokens(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return rows(found, func(t *catalog.Token) tokenRow { return tokenRow{t} }), nil
-		}),
-	}
+	return listVerb(a, "List operators' tokens", func(ctx context.Context, r *reach) ([]*catalog.Token, error) { return r.Tokens(ctx) }, asTokenRow)
 }
 
+func asTokenRow(t *catalog.Token) tokenRow { return tokenRow{t} }
+
 func (a *app) tokenRevoke() *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke ID", Short: "End an operator's token now", Args: exactly("ID"),
-		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
-			return r.RevokeToken(ctx, args[0])
-		}),
-	}
+	return a.destructive(&cobra.Command{Use: "revoke ID", Short: "End an operator's token now", Args: exactly("ID")},
+		"revoke token %s", func(ctx context.Context, r *reach, args []string) error { return r.RevokeToken(ctx, args[0]) })
 }
