@@ -106,7 +106,7 @@ func (x *exchange) document(s *schema.Schema, d *schema.Description) object {
 	}
 	for name, comment := range d.Functions {
 		for _, f := range s.Functions(x.schema, name) {
-			paths["/rpc/"+name] = functionPath(f, comment)
+			paths["/rpc/"+name] = functionPath(x.schema, f, comment)
 		}
 	}
 	return object{
@@ -286,7 +286,7 @@ func relationPath(r *schema.Relation, d schema.Described) object {
 	return path
 }
 
-func functionPath(f *schema.Function, comment string) object {
+func functionPath(in string, f *schema.Function, comment string) object {
 	summary, text := split(comment)
 	operation := func(parameters []object) object {
 		o := object{
@@ -299,6 +299,7 @@ func functionPath(f *schema.Function, comment string) object {
 	}
 	properties, required, query := object{}, []string{}, []object{}
 	for _, a := range f.Args {
+		a.Type = schema.SQL(strings.TrimPrefix(string(a.Type), in+".")) // as it is called there
 		properties[a.Name] = typed(object{}, string(a.Type))
 		if !a.Optional && !a.Variadic {
 			required = append(required, a.Name)

@@ -2,13 +2,14 @@ package plan
 
 import "strings"
 
-// Similar is the candidate most like name, "" when none is like enough. An equal name is no suggestion.
+// Similar is the candidate most like name, "" when none is like enough. Where the name itself is among them, nothing is
+// wrong with it.
 func Similar(name string, candidates []string, enough float64) string {
 	best, score := "", enough
 	lower := []rune(strings.ToLower(name))
 	for _, c := range candidates {
 		if c == name {
-			continue
+			return ""
 		}
 		if s := likeness(lower, []rune(strings.ToLower(c))); s > score || s == score && best == "" {
 			best, score = c, s

@@ -65,7 +65,7 @@ func pageable(r *plan.Read, names []string, all bool) bool {
 		switch related := e.Read; {
 		case (e.Inner || e.Tested) && (related.Grouped || related.Offset != 0 || related.Limit != nil && *related.Limit <= 0):
 			return false // that there are rows does not say that some are left
-		case e.ToOne && (related.Rows != nil || related.Relation.View): // nobody promises that it is one
+		case !atMostOne(e):
 			return false
 		}
 	}
@@ -75,6 +75,18 @@ func pageable(r *plan.Read, names []string, all bool) bool {
 		}
 	}
 	return true
+}
+
+// atMostOne says whether an embed adds no row to its parent's. Rows of a key do not where the key leads to a table;
+// nobody promises that of views and functions.
+func atMostOne(e *plan.Embed) bool {
+	if !e.ToOne {
+		return true
+	}
+	if e.Read.Rows != nil || e.Read.Relation.View {
+		return false
+	}
+	return !slices.ContainsFunc(e.Read.Embeds, func(within *plan.Embed) bool { return !atMostOne(within) })
 }
 
 // laterals joins each embed's rows to its parent: as one JSON value j or, spread, as columns. In n and j stands
