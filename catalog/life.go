@@ -49,10 +49,7 @@ func (tx *Tx) BuryTenant(ctx context.Context, id TenantID, own DatabaseID) error
 		}
 	}
 	if !own.IsZero() {
-		if _, err := tx.Exec(ctx, `delete from rowhouse.credentials where database = $1`, own); err != nil {
-			return refine(err, noun)
-		}
-		if err := tx.SetDatabaseState(ctx, own, DatabaseGone); err != nil {
+		if err := tx.BuryDatabase(ctx, own); err != nil {
 			return err
 		}
 	}
@@ -61,6 +58,14 @@ func (tx *Tx) BuryTenant(ctx context.Context, id TenantID, own DatabaseID) error
 		   set state = 'deleted', state_reason = null, state_until = null, state_before = null, purge_after = null,
 		       epoch = epoch + 1, updated_at = now()
 		 where id = $1`, id)
+}
+
+// BuryDatabase leaves of a database its row: it is gone from its server, with its logins.
+func (tx *Tx) BuryDatabase(ctx context.Context, id DatabaseID) error {
+	if _, err := tx.Exec(ctx, `delete from rowhouse.credentials where database = $1`, id); err != nil {
+		return refine(err, "database "+id.String())
+	}
+	return tx.SetDatabaseState(ctx, id, DatabaseGone)
 }
 
 // MoveDatabase records the name that a database has on its server now, and its state.
@@ -93,4 +98,26 @@ func (c *Catalog) PurgesDue(ctx context.Context) ([]*Tenant, error) {
 		                    where o.tenant = t.id and (o.state not in ('done', 'failed', 'cancelled') or o.kind = 'tenant.purge'))
 		   and (select o.state from rowhouse.operations o
 		         where o.tenant = t.id and o.kind = 'tenant.delete' order by o.id desc limit 1) = 'done'`)
+}
+
+// ReviveTenant inserts a tenant that is being made, or, where one of that id was purged, lets it begin anew. An id of
+// another tenant, and a name in use, are ErrExists.
+func (tx *Tx) ReviveTenant(ctx context.Context, t NewTenant) error {
+	var buried bool
+	noun := fmt.Sprintf("tenant %q", t.Name)
+	if err := tx.QueryRow(ctx, `
+		select exists (select from rowhouse.tenants where id = $1 and state = 'deleted')`, t.ID).Scan(&buried); err != nil {
+		return refine(err, noun)
+	}
+	if !buried {
+		return tx.CreateTenant(ctx, t)
+	}
+	if err := tx.freeName(ctx, t.Name); err != nil {
+		return err
+	}
+	return tx.exactlyOne(ctx, noun, `
+		update rowhouse.tenants
+		   set name = $2, state = 'provisioning', edition = nullif($3, ''), database = null, purge_began = null,
+		       placement_epoch = $4::boolean::integer, epoch = epoch + 1, updated_at = now()
+		 where id = $1 and state = 'deleted'`, t.ID, t.Name, t.Edition, t.Gated)
 }

@@ -107,17 +107,26 @@ type NewTenant struct {
 // CreateTenant inserts a tenant that is being provisioned. A name in use, as name or alias, is ErrExists.
 func (tx *Tx) CreateTenant(ctx context.Context, t NewTenant) error {
 	noun := fmt.Sprintf("tenant %q", t.Name)
-	var taken bool
-	if err := tx.QueryRow(ctx, `select exists (select from rowhouse.aliases where name = $1 and until > now())`, t.Name).Scan(&taken); err != nil {
-		return refine(err, noun)
-	}
-	if taken {
-		return fmt.Errorf("%s: %w", noun, ErrExists)
+	if err := tx.freeName(ctx, t.Name); err != nil {
+		return err
 	}
 	_, err := tx.Exec(ctx, `
 		insert into rowhouse.tenants (id, name, state, edition, database, placement_epoch)
 		values ($1, $2, 'provisioning', nullif($3, ''), $4, $5::boolean::integer)`, t.ID, t.Name, t.Edition, t.Database, t.Gated)
 	return refine(err, noun)
+}
+
+// freeName refuses a name that still leads to another tenant as its alias.
+func (tx *Tx) freeName(ctx context.Context, name string) error {
+	noun := fmt.Sprintf("tenant %q", name)
+	var taken bool
+	if err := tx.QueryRow(ctx, `select exists (select from rowhouse.aliases where name = $1 and until > now())`, name).Scan(&taken); err != nil {
+		return refine(err, noun)
+	}
+	if taken {
+		return fmt.Errorf("%s: %w", noun, ErrExists)
+	}
+	return nil
 }
 
 // SetTenantState changes the state and raises the epoch. Where states are named, the tenant must be in one of them, else

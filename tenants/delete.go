@@ -68,6 +68,11 @@ func (s *Service) DeleteTenant(ctx context.Context, ref string, spec DeleteSpec)
 	default:
 		return nil, fmt.Errorf("tenant %q is %s: %w", t.Name, t.State, catalog.ErrConflict)
 	}
+	if archivist, ok := s.queue.(Archivist); ok && !spec.NoExport { // it is refused while there is somebody to tell
+		if err := archivist.CanKeep(); err != nil {
+			return nil, fmt.Errorf("tenant %q cannot be exported before it is deleted: %w", t.Name, err)
+		}
+	}
 	until := time.Now().Add(grace)
 	detail := map[string]any{"purge_after": until.UTC().Format(time.RFC3339), "export": !spec.NoExport}
 	return s.onTenant(ctx, t, "tenant.delete", KindDelete, DeleteSteps, DeleteArgs{Export: !spec.NoExport}, detail, func(tx *catalog.Tx) error {

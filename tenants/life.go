@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"io"
 
 	"github.com/rowhouse/rowhouse/catalog"
 )
@@ -14,4 +15,7 @@ type LifeOperator interface {
 	DeleteTenant(ctx context.Context, ref string, spec DeleteSpec) (*catalog.Operation, error)
 	UndeleteTenant(ctx context.Context, ref string) (*catalog.Operation, error)
 	PurgeTenant(ctx context.Context, ref string) (*catalog.Operation, error)
+	// ExportTenant writes a tenant's rows; ImportTenant begins to make a tenant of what it wrote.
+	ExportTenant(ctx context.Context, ref string, spec ExportSpec, w io.Writer) error
+	ImportTenant(ctx context.Context, spec ImportSpec, r io.Reader) (*catalog.Operation, error)
 }

@@ -304,8 +304,8 @@ func (s *Service) RetryOperation(ctx context.Context, id catalog.OperationID) (*
 		if err := tx.RetryOperation(ctx, id); err != nil {
 			return err
 		}
-		if op.Kind == KindProvision {
-			if err := tx.SetTenantState(ctx, op.Tenant, catalog.StateProvisioning, "", catalog.StateFailed); err != nil {
+		if op.Kind == KindProvision || op.Kind == KindImport {
+			if err := tx.SetTenantState(ctx, op.Tenant, catalog.StateProvisioning, "", catalog.StateFailed, catalog.StateProvisioning, catalog.StateActive); err != nil {
 				return err
 			}
 		}

@@ -92,6 +92,7 @@ var keys = []key{
 	{name: "rest.max_body", fallback: "10MiB", kind: size, help: "size of a request's body"},
 	{name: "jobs.enabled", fallback: "true", kind: boolean, help: "carry out operations in this process"},
 	{name: "delete.grace", fallback: "720h", kind: duration, help: "how long a deleted tenant can be taken back"},
+	{name: "exports.dir", fallback: "/var/lib/rowhouse/exports", kind: text, help: "where rows are kept when a tenant is deleted, and until they are imported"},
 	{name: "log.level", fallback: "info", kind: words("debug", "info", "warn", "error"), help: "what is logged"},
 	{name: "log.format", fallback: "json", kind: words("json", "text"), help: "how it is logged"},
 }

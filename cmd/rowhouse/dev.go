@@ -33,6 +33,7 @@ const (
 	devStateFile    = "dev.json"
 	keysFile        = "keys.json"
 	jwtSecretFile   = "jwt.secret"
+	exportsDir      = "exports"
 	catalogDatabase = "rowhouse"
 	devServer       = "local"
 	devProvisioner  = "rowhouse_provisioner"
@@ -197,7 +198,7 @@ func (d *devHouse) prepare(ctx context.Context, listen, adminListen string) erro
 		return err
 	}
 	cfg, err := loadConfig("", environOf(d.app), map[string]string{
-		"catalog.url": d.server.DSN(catalogDatabase), "catalog.keys": devFile(d.dir, keysFile), "auth.jwt_secret": secret,
+		"catalog.url": d.server.DSN(catalogDatabase), "catalog.keys": devFile(d.dir, keysFile), "auth.jwt_secret": secret, "exports.dir": devFile(d.dir, exportsDir),
 		"listen": listen, "admin.listen": adminListen, "rest.tx_end": "commit",
 	})
 	if err != nil {

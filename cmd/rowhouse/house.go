@@ -60,7 +60,7 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, place stri
 	if h.verifier, err = identity.NewVerifier(ctx, h.identityConfig()); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
-	if h.runner, err = jobs.New(cat, jobs.Config{Instance: h.instance, Lease: lease, Logger: log}); err != nil {
+	if h.runner, err = jobs.New(cat, jobs.Config{Instance: h.instance, Lease: lease, Exports: cfg.String("exports.dir"), Logger: log}); err != nil {
 		return nil, err
 	}
 	h.service = tenants.NewService(cat, h.runner)

@@ -101,7 +101,7 @@ func (a *app) reachCatalog(ctx context.Context) (*reach, error) {
 	if err != nil {
 		return nil, err
 	}
-	runner, err := jobs.New(cat, jobs.Config{Logger: a.logger("error", "text")})
+	runner, err := jobs.New(cat, jobs.Config{Exports: cfg.String("exports.dir"), Logger: a.logger("error", "text")})
 	if err != nil {
 		cat.Close()
 		return nil, err
@@ -129,7 +129,7 @@ func (a *app) devConfig() (*config, error) {
 		return nil, fmt.Errorf("%s: is still starting, or belongs to somebody else", dir)
 	}
 	return loadConfig("", nil, map[string]string{
-		"catalog.url": running.DSN(catalogDatabase), "catalog.keys": devFile(dir, keysFile), "auth.jwt_secret": string(secret),
+		"catalog.url": running.DSN(catalogDatabase), "catalog.keys": devFile(dir, keysFile), "exports.dir": devFile(dir, exportsDir), "auth.jwt_secret": string(secret),
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 
 // tenantLife are the verbs of a tenant's life after it was made.
 func (a *app) tenantLife() []*cobra.Command {
-	return []*cobra.Command{a.tenantSuspend(), a.tenantResume(), a.tenantSetState(), a.tenantDelete(), a.tenantUndelete(), a.tenantPurge()}
+	return []*cobra.Command{a.tenantSuspend(), a.tenantResume(), a.tenantSetState(), a.tenantDelete(), a.tenantUndelete(), a.tenantPurge(), a.tenantExport(), a.tenantImport()}
 }
 
 func (a *app) tenantSuspend() *cobra.Command {

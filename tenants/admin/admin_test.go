@@ -200,7 +200,7 @@ func TestAPI(t *testing.T) {
 		{name: "operation that is no id", do: "GET /admin/v1/operations/RHCANARY", status: 422, has: []string{`"location":"path.id"`}},
 		{name: "unknown path", do: "GET /admin/v1/RHCANARY", status: 404, has: []string{`"code":"not_found"`}},
 		{name: "unknown path outside", do: "GET /rest/v1/projects", status: 404},
-		{name: "another method", do: "DELETE " + tenantsPath + "/acme", status: 405, has: []string{`"code":"method_not_allowed"`}},
+		{name: "another method", do: "PATCH " + tenantsPath + "/acme", status: 405, has: []string{`"code":"method_not_allowed"`}},
 		{name: "name in use", do: "POST " + tenantsPath, body: `{"name":"acme"}`, status: 409, has: []string{`"code":"already_exists"`}},
 		{name: "state that does not allow it", do: "POST " + tenantsPath + "/acme/suspend", body: `{"reason":"RHCANARY"}`, status: 409, has: []string{`"code":"conflict"`}},
 		{name: "operation that has not failed", do: "POST /admin/v1/operations/OPERATION:retry", status: 409, has: []string{`"code":"conflict"`}},

@@ -63,7 +63,7 @@ func docsRouteOf(api *huma.OpenAPI, path string, op *huma.Operation) docsRoute {
 			route.Takes = append(route.Takes, "?"+p.Name)
 		}
 	}
-	if op.RequestBody != nil {
+	if op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
 		schema := op.RequestBody.Content["application/json"].Schema
 		if schema.Ref != "" {
 			schema = api.Components.Schemas.SchemaFromRef(schema.Ref)

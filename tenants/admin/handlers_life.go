@@ -21,6 +21,7 @@ type stateTenantInput struct {
 
 func (s *service) registerLife() {
 	s.registerEnd()
+	s.registerExports()
 	const tag = "Tenants"
 	add(s, route{"set-tenant-state", tag, "Put a tenant in a state", http.MethodPost, "/tenants/{ref}/state", tenants.PermitTenantsSuspend, 0},
 		func(ctx context.Context, in *stateTenantInput) (*tenantOutput, error) {

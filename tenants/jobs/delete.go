@@ -40,7 +40,7 @@ func (p *provision) stillDeleting() error {
 }
 
 func (d *deletion) steps() map[string]func(context.Context) error {
-	return map[string]func(context.Context) error{"closed": d.closed, "retired": d.retired, "deleted": d.deleted}
+	return map[string]func(context.Context) error{"closed": d.closed, "exported": d.exported, "retired": d.retired, "deleted": d.deleted}
 }
 
 func (d *deletion) passes(step string) bool {
@@ -48,7 +48,7 @@ func (d *deletion) passes(step string) bool {
 	case "closed":
 		return d.db.Adopted
 	case "exported":
-		return true
+		return !d.args.Export || d.db.Adopted
 	case "retired":
 		return !d.isSole()
 	}

@@ -71,6 +71,12 @@ type Config struct {
 	// Zero means 24 hours.
 	Cooling time.Duration
 
+	// Exports is the directory that tenants' rows are kept in when they are deleted, and until they are imported. It is
+	// made where it is missing.
+	//
+	// Empty means that neither can be done here.
+	Exports string
+
 	// Logger is told of steps that failed.
 	//
 	// Nil means slog.Default().

@@ -37,6 +37,7 @@ var kinds = map[string]kind{
 	tenants.KindDelete:    {points: "delete", begin: beginDeletion},
 	tenants.KindUndelete:  {points: "undelete", begin: beginUndeletion},
 	tenants.KindPurge:     {points: "purge", begin: beginPurge},
+	tenants.KindImport:    {points: "import", begin: beginImport, failed: provisionFailed},
 	tenants.KindEnforce:   {points: "enforce", begin: beginEnforcement},
 	tenants.KindProvision: {points: "provision", light: true, begin: beginProvision, failed: provisionFailed},
 }

@@ -53,7 +53,10 @@ func (p *purge) emptied(ctx context.Context) error {
 	if _, err := p.host(ctx); err != nil { // its lock keeps a successor out
 		return err
 	}
-	return p.asOwner(ctx, p.db, func(conn *pgx.Conn) error {
+	return p.onRows(ctx, p.db, func(conn *pgx.Conn) error {
+		if err := untriggered(ctx, conn); err != nil {
+			return err
+		}
 		deleted, err := emptyTenant(ctx, conn, p.tenant.ID)
 		if err != nil {
 			return err
@@ -62,8 +65,10 @@ func (p *purge) emptied(ctx context.Context) error {
 	})
 }
 
-// dropped drops the tenant's own database and then its roles, one database of a server at a time: each makes a checkpoint.
-func (p *purge) dropped(ctx context.Context) error {
+func (p *purge) dropped(ctx context.Context) error { return p.drop(ctx) }
+
+// drop drops the operation's database and then its roles, one database of a server at a time: each makes a checkpoint.
+func (p *provision) drop(ctx context.Context) error {
 	h, err := p.host(ctx)
 	if err != nil {
 		return err
@@ -89,7 +94,7 @@ func (p *purge) dropped(ctx context.Context) error {
 }
 
 // unmarked finds a database that its maker had no time to mark: closed, and owned by the owner that we marked.
-func (p *purge) unmarked(ctx context.Context, h *host) (*stored, error) {
+func (p *provision) unmarked(ctx context.Context, h *host) (*stored, error) {
 	there, err := h.database(ctx, p.db.Name)
 	if err != nil || there == nil {
 		return nil, err
@@ -100,7 +105,7 @@ func (p *purge) unmarked(ctx context.Context, h *host) (*stored, error) {
 	return there, nil
 }
 
-func (p *purge) dropRoles(ctx context.Context, h *host) error {
+func (p *provision) dropRoles(ctx context.Context, h *host) error {
 	rows, err := h.Query(ctx, `
 		select rolname::text from pg_roles where starts_with(shobj_description(oid, 'pg_authid'), $1) order by 1`,
 		markOf(p.catalog.ID(), "db="+p.db.ID.String()))
