@@ -18,7 +18,7 @@ RACE := ./catalog/... ./deploy/localpg/pgtest ./router/... ./tenants/...
 # What can behave differently on another version of PostgreSQL, without what takes long.
 FAST := ./catalog/... ./deploy/localpg/... ./migrations/... ./router/... ./tenants/...
 
-.PHONY: help dev build test test-fast kill race bench fuzz lint fmt verify setup clean
+.PHONY: help dev build man test test-fast kill race bench fuzz lint fmt verify setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ dev: setup build ## Run a whole rowhouse on this machine (Ctrl-C stops it)
 
 build: ## Build bin/rowhouse
 	$(GOBUILD) -o bin/rowhouse ./cmd/rowhouse
+
+man: build ## Write the man pages into bin/man
+	bin/rowhouse man bin/man
 
 test: ## Run all tests
 	@.ci/setup test
