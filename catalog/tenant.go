@@ -46,7 +46,7 @@ type Tenant struct {
 	Database   DatabaseID `json:"database,omitzero"`
 	Epoch      int64      `json:"epoch"`
 	// PlacementEpoch counts the tenant's placements; the gate of its database has the same. Zero: its database has no gate.
-	PlacementEpoch int64 `json:"-"`
+	PlacementEpoch int64 `json:"placement_epoch,omitzero"`
 	// Moving says that the tenant is about to change its database.
 	Moving    bool                       `json:"moving,omitempty"`
 	Settings  map[string]json.RawMessage `json:"-"`

@@ -23,6 +23,8 @@ const (
 	PermitTokensManage   Permission = "tokens.manage"
 	PermitAuditRead      Permission = "audit.read.host"
 	PermitImpersonate    Permission = "tenants.impersonate"
+	// PermitPlacement is bringing tenants to other databases.
+	PermitPlacement Permission = "tenants.placement.change"
 	// PermitDataCross is reading, and writing where asked for, across the tenants of a database.
 	PermitDataCross Permission = "tenants.data.cross"
 )
@@ -30,7 +32,7 @@ const (
 // Permissions are all that a token can be given besides PermitAll: those above, and those of verbs to come.
 var Permissions = []Permission{
 	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, PermitTenantsDelete, "tenants.migrate",
-	PermitImpersonate, "tenants.placement.change", PermitDataCross,
+	PermitImpersonate, PermitPlacement, PermitDataCross,
 	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, PermitOpsCancel,
 	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, PermitAuditRead,
 }

@@ -93,6 +93,9 @@ var keys = []key{
 	{name: "jobs.enabled", fallback: "true", kind: boolean, help: "carry out operations in this process"},
 	{name: "delete.grace", fallback: "720h", kind: duration, help: "how long a deleted tenant can be taken back"},
 	{name: "exports.dir", fallback: "/var/lib/rowhouse/exports", kind: text, help: "where rows are kept when a tenant is deleted, and until they are imported"},
+	{name: "move.max_pause", fallback: "2s", kind: duration, help: "how long writes may have to wait for their tenant to be moved"},
+	{name: "move.drain", fallback: "1s", kind: duration, help: "how long a move waits for a transaction that writes before it lets others in again"},
+	{name: "promote.cooling", fallback: "24h", kind: duration, help: "how long what a moved tenant left behind is kept"},
 	{name: "log.level", fallback: "info", kind: words("debug", "info", "warn", "error"), help: "what is logged"},
 	{name: "log.format", fallback: "json", kind: words("json", "text"), help: "how it is logged"},
 }

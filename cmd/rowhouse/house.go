@@ -60,11 +60,12 @@ func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, place stri
 	if h.verifier, err = identity.NewVerifier(ctx, h.identityConfig()); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
 	}
-	if h.runner, err = jobs.New(cat, jobs.Config{Instance: h.instance, Lease: lease, Exports: cfg.String("exports.dir"), Logger: log}); err != nil {
+	if h.runner, err = jobs.New(cat, jobs.Config{Drain: cfg.duration("move.drain"), Cooling: cfg.duration("promote.cooling"), Instance: h.instance, Lease: lease, Exports: cfg.String("exports.dir"), Logger: log}); err != nil {
 		return nil, err
 	}
 	h.service = tenants.NewService(cat, h.runner)
 	h.service.Grace = cfg.duration("delete.grace")
+	h.service.MaxPause = cfg.duration("move.max_pause")
 	h.resolver = h.newResolver()
 	return h, nil
 }

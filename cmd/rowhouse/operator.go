@@ -101,13 +101,14 @@ func (a *app) reachCatalog(ctx context.Context) (*reach, error) {
 	if err != nil {
 		return nil, err
 	}
-	runner, err := jobs.New(cat, jobs.Config{Exports: cfg.String("exports.dir"), Logger: a.logger("error", "text")})
+	runner, err := jobs.New(cat, jobs.Config{Drain: cfg.duration("move.drain"), Cooling: cfg.duration("promote.cooling"), Exports: cfg.String("exports.dir"), Logger: a.logger("error", "text")})
 	if err != nil {
 		cat.Close()
 		return nil, err
 	}
 	service := tenants.NewService(cat, runner)
 	service.Grace = cfg.duration("delete.grace")
+	service.MaxPause = cfg.duration("move.max_pause")
 	return &reach{service, cat, runner, cfg, cat.Close}, nil
 }
 

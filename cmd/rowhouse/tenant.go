@@ -29,6 +29,7 @@ func (t tenantRow) name() string { return t.Name }
 func (a *app) tenantGroup() *cobra.Command {
 	c := group("tenant", "Tenants and their life", a.tenantCreate(), a.tenantList(), a.tenantGet(), a.tenantRename(), a.tenantAdopt())
 	c.AddCommand(a.tenantLife()...)
+	c.AddCommand(a.tenantPromote(), a.tenantDemote(), a.tenantMove())
 	return c
 }
 
