@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -111,6 +112,28 @@ func TestHandler_idempotency(t *testing.T) {
 			t.Errorf("%d and %d rows", rows("called"), rows("quiet"))
 		}
 	})
+	t.Run("in one flight as statement by statement", func(t *testing.T) {
+		door := slow{scope{pool: pool(t, db.DSN(), 2, nil), role: "authenticated", tenant: acme}}
+		flying := &counted{fast: fast{door}}
+		options := rest.Options{Role: "authenticated", Tenant: acme, Claims: []byte(`{"role":"authenticated","sub":"ann"}`)}
+		step, flight := rest.New(door, rest.Config{Options: options}), rest.New(flying, rest.Config{Options: options})
+		post(flight, "warm", `{"line":"warm"}`)
+		begun := flying.begun.Load()
+		for i, first := range []http.Handler{step, flight} {
+			k := fmt.Sprintf("both-%d", i)
+			for _, h := range []http.Handler{first, flight, step, flight, step} { // the third time by prepared statements
+				if got := post(h, k, `{"line":"`+k+`"}`); got.status != 201 || got.body != `[{"line":"`+k+`"}]` {
+					t.Errorf("%+v", got)
+				}
+			}
+			if got := post(flight, k, `{"line":"other"}`); got.status != 422 || rows(k) != 1 || rows("other") != 0 {
+				t.Errorf("%+v, %d and %d rows", got, rows(k), rows("other"))
+			}
+		}
+		if n := flying.begun.Load() - begun; n != 0 {
+			t.Errorf("%d writes with a key were not one flight", n)
+		}
+	})
 	t.Run("what fails is not kept, and nothing of it stays", func(t *testing.T) {
 		if got := post(ann, "k-2", `{"line":null}`); got.status != 400 {
 			t.Errorf("%+v", got)
@@ -201,4 +224,15 @@ func TestHandler_idempotency_unsupported(t *testing.T) {
 	if n := count(t, db, "select count(*) from nokey"); n != 0 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// counted counts the transactions that are begun instead of flown.
+type counted struct {
+	fast
+	begun atomic.Int64
+}
+
+func (c *counted) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
+	c.begun.Add(1)
+	return c.fast.BeginTx(ctx, o)
 }

@@ -42,7 +42,7 @@ type Job struct {
 	// Decide looks at the row while COMMIT is held back; its error rolls back. Nil: COMMIT goes out with the
 	// statement.
 	Decide func(Row) error
-	// Keep keeps the answer with the data. Nil: it is not kept. Such a job goes statement by statement.
+	// Keep keeps the answer with the data: COMMIT is held back for it. Nil: it is not kept.
 	Keep *Keep
 }
 
@@ -181,7 +181,7 @@ func (r *Runner) once(ctx context.Context, job Job) (row Row, err error) {
 	if job.ReadOnly {
 		opts.AccessMode = pgx.ReadOnly
 	}
-	if r.lender == nil || job.Keep != nil {
+	if r.lender == nil {
 		return r.stepwise(ctx, opts, job)
 	}
 	err = r.lender.Lend(ctx, opts, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {

@@ -22,13 +22,17 @@ type flight struct {
 	tag   string // of what ended the transaction
 
 	closing []string // statements that this flight closes
+
+	unclaimed bool // the key was not to be had: nothing of the job ran
 }
 
 // A step reads one queued request's answer.
 type step struct {
 	frame bool // of the lender's
+	guard bool // its failure is no error, and keeps what follows from running
 	sync  bool
 	read  func(result any) error
+	cause func(error) error // explains an error of the step; nil leaves it as it is
 }
 
 // fly sends frame, settings, statement, Sync, COMMIT, Sync in one flush. The Sync before COMMIT ends failures too:
@@ -54,6 +58,9 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 	if job.PreRequest != "" {
 		f.send(r.name(job.PreRequest, job.Scope), sqlgen.Statement{SQL: job.PreRequest}, closeResult)
 	}
+	if job.Keep != nil {
+		f.claim(r, job)
+	}
 	f.send(r.name(job.Statement.SQL, job.Scope), job.Statement, f.readRow(job.Lines))
 	if job.Expected != nil {
 		f.send(r.name(job.Expected.SQL, job.Scope), *job.Expected, f.readExpected)
@@ -62,7 +69,7 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 		f.send(name{}, sqlgen.Statement{SQL: checkConstraints}, closeResult)
 	}
 	f.sync()
-	held := job.Decide != nil
+	held := job.Decide != nil || job.Keep != nil
 	if !held {
 		f.end(r, job.Rollback)
 	}
@@ -74,19 +81,60 @@ func (r *Runner) fly(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipe
 	if !held {
 		return f.result(err, job)
 	}
-	if err == nil {
-		if err = job.Decide(*f.row); err != nil {
-			err = failed(decided{err}, job, true, false)
+	if err == nil && !f.unclaimed {
+		if err = f.settle(r, job); err != nil {
+			err = failed(err, job, true, false)
 		}
 	}
-	f.end(r, err != nil || job.Rollback)
+	f.end(r, err != nil || f.unclaimed || job.Rollback)
 	if flushed := f.pipe.Flush(); flushed != nil && err == nil {
 		err = failed(flushed, job, true, true)
 	}
 	if ended := f.read(job, true); err == nil {
 		err = ended
 	}
+	if err == nil && f.unclaimed {
+		return Row{}, nil // what was kept is the answer
+	}
 	return f.result(err, job)
+}
+
+// claim queues the claim of the job's key, and what keeps the statement behind it from running when it is not to be had.
+func (f *flight) claim(r *Runner, job Job) {
+	var row *Row
+	s, before := job.Keep.claiming(), len(f.steps)
+	f.send(r.name(s.SQL, job.Scope), s, func(result any) error {
+		if err := readInto(&row, result, false); err != nil {
+			return err
+		}
+		return job.Keep.claimed(row)
+	})
+	for i := before; i < len(f.steps); i++ {
+		f.steps[i].cause = claimError
+	}
+	guard := sqlgen.Statement{SQL: guardKey}
+	f.send(r.name(guard.SQL, job.Scope), guard, closeResult)
+	f.steps[len(f.steps)-1].guard = true
+}
+
+// settle lets the job look at its row while COMMIT is held back, and queues what is kept of the answer.
+func (f *flight) settle(r *Runner, job Job) error {
+	if f.row == nil {
+		return errNoRow
+	}
+	if job.Decide != nil {
+		if err := job.Decide(*f.row); err != nil {
+			return decided{err}
+		}
+	}
+	if job.Keep == nil {
+		return nil
+	}
+	s, err := job.Keep.keeping(*f.row)
+	if err == nil {
+		f.send(r.name(s.SQL, job.Scope), s, closeResult)
+	}
+	return err
 }
 
 // result gives the row, unless the transaction failed or was rolled back against our will.
@@ -119,13 +167,22 @@ func (f *flight) read(job Job, commit bool) error {
 		}
 		var pg *pgconn.PgError
 		answered := errors.As(err, &pg)
-		if first == nil {
+		if s.cause != nil {
+			err = s.cause(err)
+		}
+		switch {
+		case s.guard && answered:
+			f.unclaimed = true
+		case first == nil:
 			// An error among the frame's replies proves that nothing of ours ran, a broken connection does not.
 			first = failed(err, job, !(s.frame && answered), commit)
 			first.stale = answered && !s.frame && stale(pg)
 			if first.stale {
 				f.names.clear()
 			}
+		}
+		if told := (decided{}); errors.As(err, &told) && !answered { // the server goes on with what was sent
+			continue
 		}
 		if !answered {
 			break
@@ -213,20 +270,23 @@ func (f *flight) end(r *Runner, rollback bool) {
 }
 
 func (f *flight) readRow(lines bool) func(any) error {
-	return func(result any) error {
-		reader, ok := result.(*pgconn.ResultReader)
-		if !ok {
-			return fmt.Errorf("unexpected answer %T to a statement", result)
-		}
-		for reader.NextRow() {
-			f.row = take(f.row, reader.Values(), lines)
-			if !lines {
-				break
-			}
-		}
-		_, err := reader.Close()
-		return err
+	return func(result any) error { return readInto(&f.row, result, lines) }
+}
+
+// readInto reads a statement's first row, or all of its lines as one.
+func readInto(row **Row, result any, lines bool) error {
+	reader, ok := result.(*pgconn.ResultReader)
+	if !ok {
+		return fmt.Errorf("unexpected answer %T to a statement", result)
 	}
+	for reader.NextRow() {
+		*row = take(*row, reader.Values(), lines)
+		if !lines {
+			break
+		}
+	}
+	_, err := reader.Close()
+	return err
 }
 
 func (f *flight) readExpected(result any) error {

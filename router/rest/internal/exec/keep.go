@@ -36,15 +36,21 @@ var (
 )
 
 const (
-	claimKey   = `select state, status::text, encode(body, 'hex'), header from rowhouse.idempotency_claim($1, $2)`
+	claimKey = `select state, status::text, encode(body, 'hex'), header, set_config('rest.claim', state, true) from rowhouse.idempotency_claim($1, $2)`
+	// Fails where the key was not claimed, so that nothing that was sent behind it runs.
+	guardKey   = `select 1 / (current_setting('rest.claim') = 'new')::int`
 	keepAnswer = `select rowhouse.idempotency_keep($1, $2, $3, $4, $5)`
 )
 
 func bytesArg(b []byte) []byte { return append([]byte(`\x`), hex.AppendEncode(nil, b)...) }
 
-// claim holds the key for the transaction, or finds its answer.
-func (k *Keep) claim(ctx context.Context, tx pgx.Tx) error {
-	row, err := query(ctx, tx, sqlgen.Statement{SQL: claimKey, Args: [][]byte{bytesArg(k.Key[:]), bytesArg(k.Request[:])}}, false)
+// claiming is the statement that holds the key for the transaction, or finds its answer.
+func (k *Keep) claiming() sqlgen.Statement {
+	return sqlgen.Statement{SQL: claimKey, Args: [][]byte{bytesArg(k.Key[:]), bytesArg(k.Request[:])}}
+}
+
+// claimError explains why a key could not be claimed.
+func claimError(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch pg.Code {
@@ -52,8 +58,22 @@ func (k *Keep) claim(ctx context.Context, tx pgx.Tx) error {
 			return decided{ErrNoKeys}
 		}
 	}
+	return err
+}
+
+// claim holds the key for the transaction, or finds its answer.
+func (k *Keep) claim(ctx context.Context, tx pgx.Tx) error {
+	row, err := query(ctx, tx, k.claiming(), false)
 	if err != nil {
-		return err
+		return claimError(err)
+	}
+	return k.claimed(row)
+}
+
+// claimed reads what became of the claim.
+func (k *Keep) claimed(row *Row) (err error) {
+	if row == nil {
+		return errNoRow
 	}
 	switch string(row[0]) {
 	case "new":
@@ -77,14 +97,23 @@ func (k *Keep) claim(ctx context.Context, tx pgx.Tx) error {
 
 // keep writes the answer beside the data.
 func (k *Keep) keep(ctx context.Context, tx pgx.Tx, row Row) error {
+	s, err := k.keeping(row)
+	if err != nil {
+		return err
+	}
+	_, err = query(ctx, tx, s, false)
+	return err
+}
+
+// keeping is the statement that writes the answer.
+func (k *Keep) keeping(row Row) (sqlgen.Statement, error) {
 	answer, err := k.Answer(row)
 	if err != nil {
-		return decided{err}
+		return sqlgen.Statement{}, decided{err}
 	}
 	args := [][]byte{bytesArg(k.Key[:]), bytesArg(k.Request[:]), strconv.AppendInt(nil, int64(answer.Status), 10), answer.Header, nil}
 	if answer.Body != nil {
 		args[4] = bytesArg(answer.Body)
 	}
-	_, err = query(ctx, tx, sqlgen.Statement{SQL: keepAnswer, Args: args}, false)
-	return err
+	return sqlgen.Statement{SQL: keepAnswer, Args: args}, nil
 }
