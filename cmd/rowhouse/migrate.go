@@ -44,28 +44,103 @@ func atMostOne(c *cobra.Command, args []string) error {
 }
 
 func (a *app) migrateLint() *cobra.Command {
-	return &cobra.Command{
-		Use: "lint [DIR]", Short: "Say all that is wrong with the migrations of DIR", Args: atMostOne,
-		RunE: a.do(func(_ context.Context, args []string) error {
-			fsys, closeDir, err := openMigrations(args)
-			if err != nil {
-				return err
-			}
-			defer closeDir()
-			problems, err := migrations.Lint(fsys)
-			if err != nil {
-				return err
-			}
-			for _, p := range problems {
-				fmt.Fprintln(a.stdout, p)
-			}
-			if len(problems) > 0 {
-				return fmt.Errorf("%d problems", len(problems))
-			}
-			fmt.Fprintln(a.stderr, "the files are sound; what they do was not looked at, which needs a server")
-			return nil
-		}),
+	var databases []string
+	var citus bool
+	c := &cobra.Command{
+		Use: "lint [DIR]", Short: "Say all that is wrong with the migrations of DIR, or with databases as they stand", Args: atMostOne,
+		Long: "Without --database the files of DIR are read; what they do to tables is for plan. With --database the shared-schema contract\n(rules L1 to L18) is held against each that is named, by its name, its id, or a tenant in it; --citus adds what would be\notherwise on Citus (C1 to C7).",
 	}
+	c.RunE = a.do(func(ctx context.Context, args []string) error {
+		switch {
+		case len(databases) > 0 && len(args) > 0:
+			return usage("lint takes a directory or --database, not both")
+		case len(databases) > 0:
+			return a.lintDatabases(ctx, databases, citus)
+		case citus:
+			return usage("--citus needs --database")
+		}
+		return a.lintFiles(args)
+	})
+	c.Flags().StringArrayVar(&databases, "database", nil, "a database, or a tenant's, to look at; may be repeated")
+	c.Flags().BoolVar(&citus, "citus", false, "also what would be refused or behave otherwise on Citus")
+	return c
+}
+
+func (a *app) lintFiles(args []string) error {
+	fsys, closeDir, err := openMigrations(args)
+	if err != nil {
+		return err
+	}
+	defer closeDir()
+	problems, err := migrations.Lint(fsys)
+	if err != nil {
+		return err
+	}
+	for _, p := range problems {
+		fmt.Fprintln(a.stdout, p)
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("%d problems", len(problems))
+	}
+	fmt.Fprintln(a.stderr, "the files are sound; what they do to tables that stand is for rowhouse migrate plan")
+	return nil
+}
+
+type findingRow struct {
+	Database string `json:"database"`
+	Rule     string `json:"rule"`
+	Object   string `json:"object"`
+	Reason   string `json:"reason"`
+	Hint     string `json:"hint"`
+	Warning  bool   `json:"warning"`
+}
+
+func (findingRow) columns() []string { return []string{"database", "rule", "object", "reason", "cure"} }
+
+func (f findingRow) row() []any {
+	rule := f.Rule
+	if f.Warning {
+		rule += " (warning)"
+	}
+	return []any{f.Database, rule, f.Object, f.Reason, f.Hint}
+}
+
+// lintDatabases holds the contract against databases as they stand.
+func (a *app) lintDatabases(ctx context.Context, refs []string, citus bool) error {
+	r, err := a.reachCatalog(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	ids, err := databaseRefs(ctx, r.catalog, refs)
+	if err != nil {
+		return err
+	}
+	found, broken := []findingRow{}, 0
+	for i, id := range ids {
+		findings, err := r.runner.LintDatabase(ctx, id, citus)
+		if err != nil {
+			return err
+		}
+		for _, f := range findings {
+			found = append(found, findingRow{refs[i], f.Rule, f.Object, f.Reason, f.Hint, f.Warning})
+			if !f.Warning {
+				broken++
+			}
+		}
+	}
+	if len(found) > 0 || a.output != "table" {
+		if err := a.print(found); err != nil {
+			return err
+		}
+	}
+	if broken > 0 {
+		return fmt.Errorf("%d places break the shared-schema contract", broken)
+	}
+	if !a.quiet {
+		fmt.Fprintln(a.stderr, "the shared-schema contract holds")
+	}
+	return nil
 }
 
 var migrationName = regexp.MustCompile(`^[a-z0-9_]{1,60}$`)

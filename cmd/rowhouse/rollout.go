@@ -156,8 +156,11 @@ func (r ringRow) row() []any {
 
 func (a *app) migratePlan() *cobra.Command {
 	var f rolloutFlags
-	var exitCode bool
-	c := &cobra.Command{Use: "plan [DIR]", Short: "Say what up would do, from the catalog alone", Args: atMostOne}
+	var exitCode, untried bool
+	c := &cobra.Command{
+		Use: "plan [DIR]", Short: "Say what up would do, where, and what it would do to tables that stand", Args: atMostOne,
+		Long: "Which files would run, in which databases ring by ring, which locks each statement takes, which tables it writes anew, and about how\nlong all of it takes. The files are tried on a scratch database of one of the servers, which is dropped again; with --untried\nthe answer comes from the catalog alone. No database of the fleet is changed.",
+	}
 	c.RunE = a.do(func(ctx context.Context, args []string) error {
 		r, err := a.reachCatalog(ctx)
 		if err != nil {
@@ -172,7 +175,23 @@ func (a *app) migratePlan() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.printPlan(plan); err != nil {
+		trial := &jobs.Trial{Files: []jobs.FileTrial{}}
+		if !untried && plan.Pending > 0 {
+			trial, err = r.runner.TryRollout(ctx, spec, plan)
+			var refused *migrations.Error
+			if errors.As(err, &refused) {
+				return err
+			}
+			if err != nil || trial == nil {
+				fmt.Fprintln(a.stderr, "the files could not be tried: no server can be used for a scratch database now")
+				trial = &jobs.Trial{Files: []jobs.FileTrial{}}
+			}
+		}
+		estimate, err := r.runner.Estimate(ctx, plan, trial)
+		if err != nil {
+			return err
+		}
+		if err := a.printPlan(shownPlan{plan, trial.Files, estimate.Seconds()}); err != nil {
 			return err
 		}
 		if exitCode && plan.Pending > 0 {
@@ -182,10 +201,35 @@ func (a *app) migratePlan() *cobra.Command {
 	})
 	f.add(c)
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit 5 when there is something to do")
+	c.Flags().BoolVar(&untried, "untried", false, "do not try the files on a scratch database")
 	return c
 }
 
-func (a *app) printPlan(plan *jobs.RolloutPlan) error {
+// shownPlan is a plan with what was found by trying its files.
+type shownPlan struct {
+	*jobs.RolloutPlan
+	Effects []jobs.FileTrial `json:"effects"`
+	Seconds float64          `json:"estimate_seconds"`
+}
+
+type effectRow struct {
+	file string
+	jobs.StatementTrial
+}
+
+func (effectRow) columns() []string {
+	return []string{"file", "line", "statement", "locks", "writes anew"}
+}
+
+func (e effectRow) row() []any {
+	var locks []string
+	for _, l := range e.Locks {
+		locks = append(locks, l.Table+" "+strings.TrimSuffix(l.Mode, "Lock"))
+	}
+	return []any{e.file, e.Line, e.Statement, strings.Join(locks, ", "), strings.Join(e.Rewritten, ", ")}
+}
+
+func (a *app) printPlan(plan shownPlan) error {
 	switch a.output {
 	case "table":
 	case "name":
@@ -206,7 +250,43 @@ func (a *app) printPlan(plan *jobs.RolloutPlan) error {
 	if plan.Pending == 0 {
 		return nil
 	}
-	return a.print(rows(plan.Rings, func(r jobs.RingPlan) ringRow { return ringRow{r} }))
+	if err := a.print(rows(plan.Rings, func(r jobs.RingPlan) ringRow { return ringRow{r} })); err != nil {
+		return err
+	}
+	if err := a.printEffects(plan.Effects); err != nil {
+		return err
+	}
+	took := time.Duration(plan.Seconds * float64(time.Second))
+	fmt.Fprintf(a.stdout, "\nabout %s, longer where tables hold many rows\n", max(took.Round(time.Second), time.Second))
+	return nil
+}
+
+// printEffects prints what the files do to tables that stand, and what of it is a problem.
+func (a *app) printEffects(files []jobs.FileTrial) error {
+	var table []effectRow
+	var problems []string
+	for _, f := range files {
+		for _, s := range f.Statements {
+			table = append(table, effectRow{f.File, s})
+		}
+		for _, p := range f.Problems {
+			text := fmt.Sprintf("%s:%d: %s: %s (%s)", f.File, p.Line, p.Rule, p.Reason, p.Hint)
+			if p.Excused != "" {
+				text += "; let through, " + p.Excused
+			}
+			problems = append(problems, text)
+		}
+	}
+	if len(table) > 0 {
+		fmt.Fprintln(a.stdout)
+		if err := a.print(rows(table, func(e effectRow) effectRow { return e })); err != nil {
+			return err
+		}
+	}
+	for _, p := range problems {
+		fmt.Fprintln(a.stdout, p)
+	}
+	return nil
 }
 
 func (a *app) migrateUp() *cobra.Command {

@@ -114,7 +114,7 @@ func (r *Runner) startOrAttach(ctx context.Context, spec RolloutSpec, m *migrati
 			return nil, err
 		case ro.Chain == chain:
 			return r.attach(ctx, spec, ro)
-		case spec.Supersede && ro.State == catalog.RolloutPaused:
+		case spec.Supersede && ro.State == catalog.RolloutPaused, untouched(ro):
 			if err := r.CancelRollout(ctx, ro.ID, "another set takes its place"); err != nil {
 				return nil, err
 			}
@@ -213,14 +213,17 @@ const noneFree = int64(1)<<62 - 1
 // rollout that brought them was given up.
 func (r *Runner) unreleased(ctx context.Context, active *catalog.MigrationSet) (int64, error) {
 	last, err := r.catalog.LastRollout(ctx)
-	if errors.Is(err, catalog.ErrNotFound) || err == nil && (last.State != catalog.RolloutCancelled || last.Chain != active.Chain) {
-		return noneFree, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return 0, err
+	}
+	if err != nil || last.Chain != active.Chain || last.State != catalog.RolloutCancelled && !untouched(last) {
+		return noneFree, nil
 	}
 	return r.catalog.AppliedVersion(ctx)
 }
+
+// untouched says that a rollout was stopped before it touched any database.
+func untouched(ro *catalog.Rollout) bool { return ro.State == catalog.RolloutPaused && !ro.Prepared }
 
 // succeeds insists that files hold what the active set holds, unchanged up to a version: else every database would refuse
 // them, and those born from now on would have another history.
@@ -383,7 +386,6 @@ type RolloutPlan struct {
 	// Rollout is the one that is not finished.
 	Rollout *catalog.Rollout `json:"rollout,omitempty"`
 
-	after  int64 // the version that the files to be tried follow
 	behind []*catalog.FleetMember
 }
 
@@ -420,9 +422,9 @@ func (r *Runner) PlanRollout(ctx context.Context, spec RolloutSpec) (*RolloutPla
 		if err != nil {
 			return nil, err
 		}
-		plan.after = set.from
+		plan.From = set.from
 	} else {
-		plan.after = plan.Rollout.From
+		plan.From = plan.Rollout.From
 	}
 	behind, err := r.catalog.Behind(ctx, m.Latest().Chain)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/rowhouse/rowhouse/catalog"
@@ -70,6 +71,34 @@ func (r *Runner) lookAt(ctx context.Context, m *migrations.Migrator, member *cat
 	look.Version, look.Stale = version.Number, version.Number != db.SchemaVersion
 	look.Drift = !look.Stale && db.Fingerprint != "" && fingerprint != db.Fingerprint
 	return look
+}
+
+// LintDatabase holds a database as it stands against the shared-schema contract, and with citus against what Citus would do
+// otherwise.
+func (r *Runner) LintDatabase(ctx context.Context, id catalog.DatabaseID, citus bool) ([]migrations.Finding, error) {
+	db, err := r.catalog.Database(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := r.targetOf(db).Connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", db.Name, err)
+	}
+	defer closeConn(conn)
+	found, err := migrations.LintDatabase(ctx, conn)
+	if err == nil && citus {
+		var more []migrations.Finding
+		more, err = migrations.LintCitus(ctx, conn)
+		for _, f := range more {
+			if !slices.Contains(found, f) { // on Citus they are among the others
+				found = append(found, f)
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", db.Name, err)
+	}
+	return found, nil
 }
 
 // MarkTarget records what somebody found out about a file without a transaction that broke off in a database: that its

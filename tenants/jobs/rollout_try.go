@@ -142,9 +142,16 @@ func (r *Runner) try(ctx context.Context, server catalog.ServerID, m *migrations
 		began := time.Now()
 		effects, err := m.Try(ctx, r.target(server, name, templateOwnerOf(server), name), after)
 		trial = trialOf(effects, time.Since(began))
-		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+		var refused *migrations.Error
+		if errors.As(err, &refused) {
+			refused.Target = "scratch database"
+		}
+		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*closing)
 		defer cancel()
-		return errors.Join(err, p.clearBuilding(dropping, h, name))
+		if err := p.clearBuilding(dropping, h, name); err != nil {
+			r.log.WarnContext(ctx, "scratch database is left until the next trial", "database", name, "err", explain(err))
+		}
+		return err
 	})
 	return trial, err
 }
@@ -293,7 +300,7 @@ func (r *Runner) TryRollout(ctx context.Context, spec RolloutSpec, plan *Rollout
 			servers = append(servers, b.Server)
 		}
 	}
-	return r.trial(ctx, servers, m, plan.after, plan.behind)
+	return r.trial(ctx, servers, m, plan.From, plan.behind)
 }
 
 // Estimate is how long the plan will take: the rest between its rings, and for each server as many turns as its databases need in its
