@@ -15,6 +15,7 @@ import (
 type Operator interface {
 	TenantOperator
 	LifeOperator
+	TrailOperator
 	MoveOperator
 	OperationOperator
 	ServerOperator

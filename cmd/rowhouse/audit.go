@@ -32,7 +32,7 @@ func (e auditRow) row() []any {
 func (e auditRow) name() string { return strconv.FormatInt(e.Seq, 10) }
 
 func (a *app) auditGroup() *cobra.Command {
-	return group("audit", "The audit trail of the control plane", a.auditList())
+	return group("audit", "The audit trail of the control plane", a.auditList(), a.auditVerify())
 }
 
 func (a *app) auditList() *cobra.Command {

@@ -46,6 +46,7 @@ func (s *service) register() {
 	s.api.UseMiddleware(s.authorize)
 	s.registerTenants()
 	s.registerLife()
+	s.registerTrail()
 	s.registerMoves()
 	s.registerServers()
 	s.registerOperations()

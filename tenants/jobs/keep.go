@@ -30,5 +30,5 @@ func (r *Runner) keep(ctx context.Context) {
 
 // Keep does once what a running Runner does from time to time.
 func (r *Runner) Keep(ctx context.Context, service *tenants.Service) error {
-	return errors.Join(service.LapseStates(ctx), service.PurgeDue(ctx))
+	return errors.Join(service.LapseStates(ctx), service.PurgeDue(ctx), service.SealAudit(ctx))
 }
