@@ -35,20 +35,22 @@ const (
 
 // Database is one PostgreSQL database that holds tenants.
 type Database struct {
-	ID                DatabaseID    `json:"id"`
-	Server            ServerID      `json:"server"`
-	Name              string        `json:"name"`
-	Kind              Placement     `json:"kind"`
-	State             DatabaseState `json:"state"`
-	Adopted           bool          `json:"adopted"`
-	Epoch             int64         `json:"epoch"`
-	CredentialVersion int64         `json:"credential_version"`
-	SchemaVersion     int64         `json:"schema_version"`
-	SchemaChain       string        `json:"schema_chain"`
-	Fingerprint       string        `json:"fingerprint"`
-	PlanEpoch         int64         `json:"plan_epoch"`
-	MigrateError      string        `json:"migrate_error,omitempty"`
-	MaxTenants        int           `json:"max_tenants"`
+	ID      DatabaseID    `json:"id"`
+	Server  ServerID      `json:"server"`
+	Name    string        `json:"name"`
+	Kind    Placement     `json:"kind"`
+	State   DatabaseState `json:"state"`
+	Adopted bool          `json:"adopted"`
+	// Spare says that it was made, and looked at, before a tenant took it.
+	Spare             bool   `json:"spare,omitempty"`
+	Epoch             int64  `json:"epoch"`
+	CredentialVersion int64  `json:"credential_version"`
+	SchemaVersion     int64  `json:"schema_version"`
+	SchemaChain       string `json:"schema_chain"`
+	Fingerprint       string `json:"fingerprint"`
+	PlanEpoch         int64  `json:"plan_epoch"`
+	MigrateError      string `json:"migrate_error,omitempty"`
+	MaxTenants        int    `json:"max_tenants"`
 	// Roles are those that requests may run as; empty means the three that every database of ours has.
 	Roles []string `json:"roles,omitempty"`
 	// Identity says which database an adopted one was when it was taken: others have rowhouse.identity.
@@ -61,7 +63,7 @@ type Database struct {
 func (d *Database) Ref() Ref { return Ref{Kind: "database", ID: [16]byte(d.ID), Name: d.Name} }
 
 const selectDatabase = `
-select id, server, name, kind, state, adopted, epoch, credential_version, schema_version, schema_chain, fingerprint,
+select id, server, name, kind, state, adopted, spare, epoch, credential_version, schema_version, schema_chain, fingerprint,
        plan_epoch, coalesce(migrate_error, '') migrate_error, max_tenants, roles, identity, created_at, updated_at
   from rowhouse.databases`
 

@@ -28,18 +28,22 @@ type Server struct {
 	// MaxConnections bounds the connections open to it, over all pools of all replicas.
 	MaxConnections int `json:"max_connections"`
 	// MaxInUse bounds the transactions running at once; 0 means a third of MaxConnections, at least 8.
-	MaxInUse     int       `json:"max_in_use"`
-	MaxDatabases int       `json:"max_databases"`
-	State        string    `json:"state"`
-	CreatedAt    time.Time `json:"created_at"`
-	UpdatedAt    time.Time `json:"updated_at"`
+	MaxInUse     int `json:"max_in_use"`
+	MaxDatabases int `json:"max_databases"`
+	// Spares is how many databases stand ready for tenants to come.
+	Spares int `json:"spares"`
+	// Labels are what tenants can ask for of a server.
+	Labels    map[string]string `json:"labels"`
+	State     string            `json:"state"`
+	CreatedAt time.Time         `json:"created_at"`
+	UpdatedAt time.Time         `json:"updated_at"`
 }
 
 // Ref names the server in an audit event.
 func (s *Server) Ref() Ref { return Ref{Kind: "server", ID: [16]byte(s.ID), Name: s.Name} }
 
 const selectServer = `
-select id, name, hosts, sslmode, max_connections, max_in_use, max_databases, state, created_at, updated_at
+select id, name, hosts, sslmode, max_connections, max_in_use, max_databases, spares, labels, state, created_at, updated_at
   from rowhouse.servers`
 
 // Server finds a server by id or name. Unknown: ErrNotFound.
@@ -56,22 +60,21 @@ func (c *Catalog) Servers(ctx context.Context) iter.Seq2[*Server, error] {
 	return each[Server](ctx, c.pool, "servers", selectServer+` order by name`)
 }
 
-// RoomiestServer finds the server that is not drained and has most room for another database. None: ErrNotFound.
-func (c *Catalog) RoomiestServer(ctx context.Context) (*Server, error) {
-	return one[Server](ctx, c.pool, "server with room for a database", selectServer+` s
-		 where state = 'active'
-		   and (select count(*) from rowhouse.databases d where d.server = s.id and d.state <> 'gone') < max_databases
-		 order by max_databases - (select count(*) from rowhouse.databases d where d.server = s.id and d.state <> 'gone') desc, name
-		 limit 1`)
-}
-
 // CreateServer inserts a server. A name in use is ErrExists.
 func (tx *Tx) CreateServer(ctx context.Context, s *Server) error {
 	_, err := tx.Exec(ctx, `
-		insert into rowhouse.servers (id, name, hosts, sslmode, max_connections, max_in_use, max_databases)
-		values ($1, $2, $3, $4, $5, $6, $7)`, s.ID, s.Name, s.Hosts, s.SSLMode,
-		orDefault(s.MaxConnections, 80), s.MaxInUse, orDefault(s.MaxDatabases, 500))
+		insert into rowhouse.servers (id, name, hosts, sslmode, max_connections, max_in_use, max_databases, spares, labels)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, s.ID, s.Name, s.Hosts, s.SSLMode,
+		orDefault(s.MaxConnections, 80), s.MaxInUse, orDefault(s.MaxDatabases, 300), s.Spares, orNone(s.Labels))
 	return refine(err, fmt.Sprintf("server %q", s.Name))
+}
+
+// SetServer changes what an operator decides of a server: its limits, spares and labels. One out of range is ErrInvalid.
+func (tx *Tx) SetServer(ctx context.Context, s *Server) error {
+	return tx.exactlyOne(ctx, fmt.Sprintf("server %q", s.Name), `
+		update rowhouse.servers
+		   set max_connections = $2, max_in_use = $3, max_databases = $4, spares = $5, labels = $6, updated_at = now()
+		 where id = $1`, s.ID, s.MaxConnections, s.MaxInUse, s.MaxDatabases, s.Spares, orNone(s.Labels))
 }
 
 // SetServerState makes a server active, or drained: a drained one gets nothing new.

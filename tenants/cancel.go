@@ -19,6 +19,7 @@ type ending struct {
 // endings are the kinds that can be cancelled.
 var endings = map[string]ending{
 	KindProvision: {},
+	KindSpare:     {},
 	KindPromote:   {before: "decided", always: true},
 	KindDemote:    {before: "decided", always: true},
 	KindMove:      {before: "decided", always: true},

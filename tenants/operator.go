@@ -35,7 +35,9 @@ type TenantSpec struct {
 	Server string `json:"server,omitempty"`
 	// Database is the id of the shared database to place it in; empty leaves the choice to the policy.
 	Database string `json:"database,omitempty"`
-	Edition  string `json:"edition,omitempty"`
+	// Labels are what the server must have where the policy chooses one.
+	Labels  map[string]string `json:"labels,omitempty"`
+	Edition string            `json:"edition,omitempty"`
 }
 
 // AdoptSpec is an existing database that becomes a tenant's.
@@ -79,14 +81,30 @@ type OperationOperator interface {
 type ServerSpec struct {
 	Name string `json:"name"`
 	// DSN is how its provisioner connects, a role that may create databases and roles.
-	DSN            catalog.Secret `json:"dsn"`
-	MaxConnections int            `json:"max_connections,omitempty"`
+	DSN catalog.Secret `json:"dsn"`
+	ServerLimits
+}
+
+// ServerLimits are what an operator decides of a server. Nil, and a label without a value, change nothing; a new server
+// begins with the defaults.
+type ServerLimits struct {
+	// MaxConnections is the budget of open connections (80), MaxInUse that of busy ones (by its cores).
+	MaxConnections *int `json:"max_connections,omitempty"`
+	MaxInUse       *int `json:"max_in_use,omitempty"`
+	// MaxDatabases is how many databases may stand on it (300).
+	MaxDatabases *int `json:"max_databases,omitempty"`
+	// Spares is how many databases stand ready for tenants to come (0).
+	Spares *int `json:"spares,omitempty"`
+	// Labels are added to those it has; an empty value takes one away.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // ServerOperator manages the servers that tenants can be placed on.
 type ServerOperator interface {
 	// AddServer registers a server after its provisioner has been let in.
 	AddServer(ctx context.Context, spec ServerSpec) (*catalog.Server, error)
+	// SetServer changes what an operator decides of a server.
+	SetServer(ctx context.Context, ref string, limits ServerLimits) (*catalog.Server, error)
 	// DrainServer places nothing new on a server, ResumeServer does again.
 	DrainServer(ctx context.Context, ref string) error
 	ResumeServer(ctx context.Context, ref string) error
@@ -131,9 +149,13 @@ const KindProvision = "tenant.provision"
 // ProvisionSteps are what making a tenant goes through, in order; each is recorded when its effect stands.
 var ProvisionSteps = []string{"placed", "roles", "database", "secured", "owned", "migrated", "seeded", "verified", "active"}
 
+// KindSpare is the kind of the operation that makes a database ready before a tenant asks for one.
+const KindSpare = "database.spare"
+
 // ProvisionArgs are the arguments of an operation of KindProvision.
 type ProvisionArgs struct {
 	Placement catalog.Placement  `json:"placement"`
 	Server    catalog.ServerID   `json:"server,omitzero"`
 	Database  catalog.DatabaseID `json:"database,omitzero"`
+	Labels    map[string]string  `json:"labels,omitempty"`
 }

@@ -100,7 +100,7 @@ func (s *Service) createTenant(ctx context.Context, spec TenantSpec) (*catalog.O
 
 // provisionArgs checks what the spec asks for while there is still somebody to tell.
 func (s *Service) provisionArgs(ctx context.Context, spec TenantSpec) (ProvisionArgs, error) {
-	args := ProvisionArgs{Placement: spec.Placement}
+	args := ProvisionArgs{Placement: spec.Placement, Labels: spec.Labels}
 	switch spec.Placement {
 	case "":
 		args.Placement = catalog.Shared
@@ -131,6 +131,9 @@ func (s *Service) provisionArgs(ctx context.Context, spec TenantSpec) (Provision
 			return args, catalog.Invalid("database %s is not an active shared one for a shared tenant", id)
 		}
 		args.Server, args.Database = db.Server, db.ID
+	}
+	if args.Placement == catalog.Dedicated {
+		return args, s.catalog.RoomFor(ctx, args.Server, args.Labels)
 	}
 	return args, nil
 }
@@ -328,7 +331,10 @@ func (s *Service) AddServer(ctx context.Context, spec ServerSpec) (*catalog.Serv
 		return nil, err
 	}
 	server := &catalog.Server{
-		ID: catalog.NewID[catalog.Server](), Name: spec.Name, Hosts: address.Hosts, SSLMode: address.SSLMode, MaxConnections: spec.MaxConnections,
+		ID: catalog.NewID[catalog.Server](), Name: spec.Name, Hosts: address.Hosts, SSLMode: address.SSLMode,
+	}
+	if err := spec.ServerLimits.apply(server); err != nil {
+		return nil, err
 	}
 	provisioner := catalog.Credential{Server: server.ID, Login: catalog.LoginProvisioner, Version: 1, Role: address.User, Secret: secret}
 	if err := server.Probe(ctx, address.Database, provisioner); err != nil {

@@ -13,11 +13,11 @@ import (
 type serverRow struct{ *catalog.Server }
 
 func (serverRow) columns() []string {
-	return []string{"name", "hosts", "tls", "max_connections", "state", "id"}
+	return []string{"name", "hosts", "tls", "max_connections", "max_databases", "spares", "state", "id"}
 }
 
 func (s serverRow) row() []any {
-	return []any{s.Name, strings.Join(s.Hosts, ","), s.SSLMode, s.MaxConnections, s.State, s.ID}
+	return []any{s.Name, strings.Join(s.Hosts, ","), s.SSLMode, s.MaxConnections, s.MaxDatabases, s.Spares, s.State, s.ID}
 }
 
 func (s serverRow) name() string { return s.Name }
@@ -27,7 +27,7 @@ func asServerRow(s *catalog.Server) serverRow { return serverRow{s} }
 func (a *app) serverGroup() *cobra.Command {
 	return group("server", "PostgreSQL servers that tenants can be placed on", a.serverAdd(),
 		listVerb(a, "List servers", func(ctx context.Context, r *reach) ([]*catalog.Server, error) { return r.Servers(ctx) }, asServerRow),
-		a.serverChange("get", "Show one server", nil),
+		a.serverChange("get", "Show one server", nil), a.serverSet(),
 		a.serverChange("drain", "Place nothing new on a server; what is there stays", tenants.Operator.DrainServer),
 		a.serverChange("resume", "Place on a server again", tenants.Operator.ResumeServer),
 		a.serverRemove())
@@ -36,18 +36,19 @@ func (a *app) serverGroup() *cobra.Command {
 func (a *app) serverAdd() *cobra.Command {
 	var dsn string
 	var spec tenants.ServerSpec
+	var limits func() tenants.ServerLimits
 	c := rowVerb(a, "add NAME --dsn URL", "Register a server by its provisioner's connection string", func(ctx context.Context, r *reach, args []string) (*catalog.Server, error) {
 		secret, err := a.secretFlag("--dsn", dsn)
 		if err != nil {
 			return nil, err
 		}
-		spec.Name, spec.DSN = args[0], secret
+		spec.Name, spec.DSN, spec.ServerLimits = args[0], secret, limits()
 		return r.AddServer(ctx, spec)
 	}, asServerRow)
 	c.Args = exactly("NAME")
 	c.Long = "The provisioner is a role that may create databases and roles. --dsn - reads the connection string from standard input,\n--dsn @FILE from a file, so that no password stands in a process list."
 	c.Flags().StringVar(&dsn, "dsn", "", "connection string, - for standard input, @FILE for a file")
-	c.Flags().IntVar(&spec.MaxConnections, "max-connections", 0, "budget of open connections (default 80)")
+	limits = addLimits(c)
 	return c
 }
 

@@ -52,6 +52,7 @@ func (a *app) tenantCreate() *cobra.Command {
 	c.Flags().StringVar(&placement, "placement", "shared", "shared or dedicated")
 	c.Flags().StringVar(&spec.Server, "server", "", "server to place it on")
 	c.Flags().StringVar(&spec.Database, "database", "", "shared database to place it in, by id")
+	c.Flags().StringToStringVar(&spec.Labels, "label", nil, "what the server must have where the policy chooses it, KEY=VALUE")
 	c.Flags().StringVar(&spec.Edition, "edition", "", "edition it is sold")
 	wait.add(c)
 	return c

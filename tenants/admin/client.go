@@ -282,8 +282,18 @@ func domainPath(ref, host string) string {
 
 // AddServer registers a server and how its provisioner connects.
 func (c *Client) AddServer(ctx context.Context, spec tenants.ServerSpec) (*catalog.Server, error) {
-	in := map[string]any{"name": spec.Name, "dsn": spec.DSN.Reveal(), "max_connections": spec.MaxConnections}
+	in := struct {
+		Name string `json:"name"`
+		DSN  string `json:"dsn"`
+		tenants.ServerLimits
+	}{spec.Name, spec.DSN.Reveal(), spec.ServerLimits}
 	return one[catalog.Server](ctx, c, http.MethodPost, "/servers", in)
+}
+
+// SetServer changes what an operator decides of a server.
+func (c *Client) SetServer(ctx context.Context, ref string, limits tenants.ServerLimits) (*catalog.Server, error) {
+	server, err := one[catalog.Server](ctx, c, http.MethodPatch, "/servers/"+url.PathEscape(ref), limits)
+	return server, about("server", ref, err)
 }
 
 // DrainServer places nothing new on a server.

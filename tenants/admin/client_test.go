@@ -44,7 +44,7 @@ func walk(t *testing.T, h *house, op tenants.Operator) {
 		}
 	}
 
-	made, err := op.CreateTenant(ctx, tenants.TenantSpec{Name: "acme", Placement: catalog.Dedicated, Edition: "pro"})
+	made, err := op.CreateTenant(ctx, tenants.TenantSpec{Name: "acme", Edition: "pro"})
 	check(err, nil)
 	if made.Kind != tenants.KindProvision || made.State != catalog.OperationPending || made.TenantName != "acme" || len(made.Steps) != 9 {
 		t.Errorf("operation is %+v", made)
@@ -158,7 +158,7 @@ func walk(t *testing.T, h *house, op tenants.Operator) {
 
 	role, password := pgtest.Role(t, "LOGIN CREATEDB CREATEROLE")
 	dsn := strings.Replace(pgtest.ServerDSN(t), "rowhouse@", role+":"+password+"@", 1)
-	server, err := op.AddServer(ctx, tenants.ServerSpec{Name: "main", DSN: catalog.NewSecret(dsn), MaxConnections: 33})
+	server, err := op.AddServer(ctx, tenants.ServerSpec{Name: "main", DSN: catalog.NewSecret(dsn), ServerLimits: tenants.ServerLimits{MaxConnections: new(33)}})
 	check(err, nil)
 	if server.Name != "main" || server.MaxConnections != 33 || server.State != "active" {
 		t.Errorf("server is %+v", server)

@@ -19,10 +19,15 @@ type serverOutput struct {
 
 type addServerInput struct {
 	Body struct {
-		Name           string `json:"name" maxLength:"64"`
-		DSN            string `json:"dsn" maxLength:"4096" doc:"How its provisioner connects; the password is kept sealed and never shown"`
-		MaxConnections int    `json:"max_connections,omitempty" minimum:"0" maximum:"100000" doc:"80 without one"`
+		Name string `json:"name" maxLength:"64"`
+		DSN  string `json:"dsn" maxLength:"4096" doc:"How its provisioner connects; the password is kept sealed and never shown"`
+		tenants.ServerLimits
 	}
+}
+
+type setServerInput struct {
+	Ref  string `path:"ref" maxLength:"64" doc:"Name or id"`
+	Body tenants.ServerLimits
 }
 
 func (s *service) registerServers() {
@@ -35,7 +40,7 @@ func (s *service) registerServers() {
 	add(s, route{"add-server", tag, "Register a server", http.MethodPost, "/servers", tenants.PermitServersManage, http.StatusCreated},
 		func(ctx context.Context, in *addServerInput) (*serverOutput, error) {
 			server, err := s.operator.AddServer(ctx, tenants.ServerSpec{
-				Name: in.Body.Name, DSN: catalog.NewSecret(in.Body.DSN), MaxConnections: in.Body.MaxConnections,
+				Name: in.Body.Name, DSN: catalog.NewSecret(in.Body.DSN), ServerLimits: in.Body.ServerLimits,
 			})
 			if err != nil {
 				return nil, err
@@ -45,6 +50,14 @@ func (s *service) registerServers() {
 	add(s, route{"get-server", tag, "Show a server", http.MethodGet, "/servers/{ref}", tenants.PermitServersRead, 0},
 		func(ctx context.Context, in *serverInput) (*serverOutput, error) {
 			server, err := s.operator.Server(ctx, in.Ref)
+			if err != nil {
+				return nil, err
+			}
+			return &serverOutput{Body: server}, nil
+		})
+	add(s, route{"set-server", tag, "Change a server's limits, spare databases and labels", http.MethodPatch, "/servers/{ref}", tenants.PermitServersManage, 0},
+		func(ctx context.Context, in *setServerInput) (*serverOutput, error) {
+			server, err := s.operator.SetServer(ctx, in.Ref, in.Body)
 			if err != nil {
 				return nil, err
 			}

@@ -22,6 +22,8 @@ type createTenantInput struct {
 		Server    string `json:"server,omitempty" maxLength:"64" doc:"Name or id; the policy chooses without one"`
 		Database  string `json:"database,omitempty" maxLength:"36" doc:"Id of a shared database; the policy chooses without one"`
 		Edition   string `json:"edition,omitempty" maxLength:"64"`
+
+		Labels map[string]string `json:"labels,omitempty" doc:"What the server must have where the policy chooses it"`
 	}
 }
 
@@ -62,7 +64,7 @@ func (s *service) registerTenants() {
 		func(ctx context.Context, in *createTenantInput) (*operationOutput, error) {
 			b := in.Body
 			op, err := s.operator.CreateTenant(ctx, tenants.TenantSpec{
-				Name: b.Name, Placement: catalog.Placement(b.Placement), Server: b.Server, Database: b.Database, Edition: b.Edition,
+				Name: b.Name, Placement: catalog.Placement(b.Placement), Server: b.Server, Database: b.Database, Edition: b.Edition, Labels: b.Labels,
 			})
 			return accepted(op, err)
 		})

@@ -343,8 +343,9 @@ func isPermanent(err error) bool {
 	var permanent *permanentError
 	var history *migrations.HistoryError
 	var dirty *migrations.DirtyError
+	var full *catalog.NoRoomError
 	switch {
-	case errors.As(err, &permanent), errors.As(err, &history), errors.As(err, &dirty):
+	case errors.As(err, &permanent), errors.As(err, &full), errors.As(err, &history), errors.As(err, &dirty):
 		return true
 	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, catalog.ErrInvalid), errors.Is(err, catalog.ErrSealed):
 		return true

@@ -126,6 +126,7 @@ type Runner struct {
 	log     *slog.Logger
 	river   *river.Client[pgx.Tx]
 	leaving chan struct{} // closed when Run has been asked to stop
+	woken   chan struct{} // asks for a look at the stock of spare databases
 
 	mu    sync.Mutex // guards the fields below
 	set   born       // the active set as it was read last
@@ -140,7 +141,7 @@ func New(cat *catalog.Catalog, cfg Config) (*Runner, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	r := &Runner{catalog: cat, cfg: cfg, log: cfg.Logger, leaving: make(chan struct{})}
+	r := &Runner{catalog: cat, cfg: cfg, log: cfg.Logger, leaving: make(chan struct{}), woken: make(chan struct{}, 1)}
 	var err error
 	if r.river, err = newRiver(r); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
@@ -168,6 +169,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	var driving sync.WaitGroup
 	driving.Go(func() { r.driveOpen(ctx) })
 	driving.Go(func() { r.keep(ctx) })
+	driving.Go(func() { r.tend(ctx) })
 	defer r.closeHosts(0)
 	defer driving.Wait()
 	tick := time.NewTicker(r.cfg.Sweep)

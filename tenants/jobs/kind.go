@@ -39,6 +39,7 @@ var kinds = map[string]kind{
 	tenants.KindPurge:     {points: "purge", begin: beginPurge},
 	tenants.KindImport:    {points: "import", begin: beginImport, failed: provisionFailed},
 	tenants.KindEnforce:   {points: "enforce", begin: beginEnforcement},
+	tenants.KindSpare:     {points: "spare", light: true, begin: beginSpare},
 	tenants.KindProvision: {points: "provision", light: true, begin: beginProvision, failed: provisionFailed},
 }
 

@@ -17,6 +17,7 @@ var requestRoles = []string{"anon", "authenticated", "service_role"}
 
 // Names come from ids, never from tenants' names, and are the same however often a step runs.
 func databaseName(id catalog.DatabaseID) string { return "rh_" + id.Compact() }
+func spareName(id catalog.DatabaseID) string    { return "rh_spare_" + id.Compact() }
 func ownerOf(id catalog.DatabaseID) string      { return databaseName(id) + "_o" }
 func loginOf(id catalog.DatabaseID) string      { return databaseName(id) + "_a" }
 

@@ -51,7 +51,26 @@ func (p *provision) placeIn(ctx context.Context, id catalog.DatabaseID) (catalog
 	})
 }
 
+// placeAlone takes a database that stands ready, or begins one.
 func (p *provision) placeAlone(ctx context.Context) (id catalog.DatabaseID, err error) {
+	set, err := p.born(ctx)
+	if err != nil {
+		return id, err
+	}
+	chain := set.Latest().Chain
+	for {
+		spare, err := p.catalog.ReadySpare(ctx, p.args.Server, p.args.Labels, chain)
+		if errors.Is(err, catalog.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return id, err
+		}
+		if id, err = p.takeSpare(ctx, spare.Server, chain); !errors.Is(err, catalog.ErrNotFound) {
+			return id, err
+		}
+		// Others took the last one of that server.
+	}
 	server, err := p.chooseServer(ctx)
 	if err != nil {
 		return id, err
@@ -59,6 +78,20 @@ func (p *provision) placeAlone(ctx context.Context) (id catalog.DatabaseID, err 
 	err = p.update(ctx, "database.create", p.tenant.Ref(), map[string]any{"server": server.Name, "kind": catalog.Dedicated}, func(tx *catalog.Tx) (err error) {
 		id, err = p.newDatabase(ctx, tx, server.ID, catalog.Dedicated)
 		return err
+	})
+	return id, err
+}
+
+// takeSpare makes a database that stands ready this operation's. Its name on the server follows in the step "database".
+func (p *provision) takeSpare(ctx context.Context, server catalog.ServerID, chain string) (id catalog.DatabaseID, err error) {
+	err = p.update(ctx, "database.claim", p.tenant.Ref(), map[string]any{"kind": catalog.Dedicated}, func(tx *catalog.Tx) (err error) {
+		if id, err = tx.TakeSpare(ctx, server, chain); err != nil {
+			return err
+		}
+		if err := tx.MoveDatabase(ctx, id, databaseName(id), catalog.DatabaseCreating); err != nil {
+			return err
+		}
+		return p.take(ctx, tx, id)
 	})
 	return id, err
 }
@@ -129,14 +162,30 @@ func (p *provision) makeShared(ctx context.Context, tx *catalog.Tx, server catal
 	return id, p.take(ctx, tx, id) // whoever began it has failed
 }
 
-// chooseServer is the server asked for, or the one with most room.
+// chooseServer is the server asked for, or the one with most room. Of one that will soon be full the log warns.
 func (p *provision) chooseServer(ctx context.Context) (*catalog.Server, error) {
+	server, err := p.roomyServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	full, err := p.catalog.Capacity(ctx, server.ID)
+	if err == nil && full.NearlyFull() {
+		p.log.WarnContext(ctx, "server is nearly full", "server", server.Name, "databases", full.Databases, "max_databases", full.MaxDatabases)
+	}
+	return server, err
+}
+
+func (p *provision) roomyServer(ctx context.Context) (*catalog.Server, error) {
 	if p.args.Server.IsZero() {
-		return p.catalog.RoomiestServer(ctx)
+		return p.catalog.RoomiestServer(ctx, p.args.Labels)
 	}
 	server, err := p.catalog.Server(ctx, p.args.Server.String())
-	if err == nil && server.State != "active" {
-		return nil, permanently("server %q is drained", server.Name)
+	if err != nil {
+		return nil, err
+	}
+	full, err := p.catalog.Capacity(ctx, server.ID)
+	if err == nil && (server.State != "active" || full.Databases >= full.MaxDatabases) {
+		err = &catalog.NoRoomError{Servers: []catalog.Capacity{*full}}
 	}
 	return server, err
 }
@@ -144,13 +193,8 @@ func (p *provision) chooseServer(ctx context.Context) (*catalog.Server, error) {
 // newDatabase inserts the row of a database to be made by this operation, and its login with a sealed secret.
 func (p *provision) newDatabase(ctx context.Context, tx *catalog.Tx, server catalog.ServerID, kind catalog.Placement) (catalog.DatabaseID, error) {
 	id := catalog.NewID[catalog.Database]()
-	if err := tx.CreateDatabase(ctx, catalog.NewDatabase{
+	if err := insertDatabase(ctx, tx, catalog.NewDatabase{
 		ID: id, Server: server, Name: databaseName(id), Kind: kind, State: catalog.DatabaseCreating,
-	}); err != nil {
-		return id, err
-	}
-	if err := tx.SetCredential(ctx, catalog.Credential{
-		Server: server, Database: id, Login: catalog.LoginData, Version: 1, Role: loginOf(id), Secret: newPassword(),
 	}); err != nil {
 		return id, err
 	}

@@ -54,7 +54,7 @@ func (p *provision) undo(ctx context.Context) error {
 	if p.db == nil || !p.making() || p.db.ID != p.op.Database {
 		return nil
 	}
-	return (&purge{p}).dropped(ctx)
+	return p.drop(ctx)
 }
 
 // cancelled leaves a tombstone of a tenant that was taken back, and of one that was not, something to retry or purge.
@@ -89,7 +89,9 @@ func (p *provision) steps() map[string]func(context.Context) error {
 // passes says that a step has nothing to do: the database is not being made.
 func (p *provision) passes(step string) bool {
 	switch step {
-	case "roles", "database", "secured", "owned", "migrated":
+	case "roles", "secured", "owned", "verified":
+		return !p.making() && step != "verified" || p.db.Spare // it had all that before it became one
+	case "database", "migrated":
 		return !p.making()
 	}
 	return false
@@ -170,6 +172,8 @@ func (p *provision) database(ctx context.Context) error {
 		return nil
 	case there != nil && (there.Comment != "" || there.Owner != owner || there.Open):
 		return permanently("database %q is there and not this catalog's", p.db.Name)
+	case there == nil && p.db.Spare:
+		return p.renameSpare(ctx, h)
 	case there == nil:
 		template, schema, err := p.template(ctx, h)
 		if err != nil {
@@ -261,7 +265,7 @@ func (p *provision) migrated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.cloned != nil && p.cloned.Chain == set.Latest().Chain {
+	if p.chain() == set.Latest().Chain {
 		return nil
 	}
 	known := ""
@@ -357,9 +361,14 @@ func (p *provision) active(ctx context.Context) error {
 		if err := fp.Hit(pointActiveChosen); err != nil {
 			return err
 		}
-		if err := p.activate(ctx, set.chain); !errors.Is(err, errAgain) {
-			return err
+		err = p.activate(ctx, set.chain)
+		if errors.Is(err, errAgain) {
+			continue
 		}
+		if p.db.Spare {
+			p.wake() // the next one is missing now
+		}
+		return err
 	}
 }
 
@@ -375,19 +384,8 @@ func (p *provision) activate(ctx context.Context, chain string) error {
 	detail := map[string]any{"placement": p.db.Kind, "database": p.db.ID.String()}
 	return p.update(ctx, "tenant.provisioned", p.tenant.Ref(), detail, func(tx *catalog.Tx) error {
 		if p.making() {
-			// The share lock makes the next set wait until this database is one of those it finds.
-			var current string
-			err := tx.QueryRow(ctx, `select chain from rowhouse.migration_sets where active for share`).Scan(&current)
-			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-				return fmt.Errorf("migration set: %w", err)
-			}
-			if current != chain {
-				return errAgain
-			}
-			if p.cloned != nil {
-				if err := tx.SetDatabaseSchema(ctx, p.db.ID, *p.cloned); err != nil {
-					return err
-				}
+			if err := p.recordCloned(ctx, tx, chain); err != nil {
+				return err
 			}
 			if err := tx.SetDatabaseState(ctx, p.db.ID, catalog.DatabaseActive); err != nil {
 				return err

@@ -411,11 +411,47 @@ func TestRunner_Work_noServer(t *testing.T) {
 		_, err := tx.Exec(t.Context(), `update rowhouse.servers set state = 'drained'`)
 		return err
 	}))
-	for _, placement := range []catalog.Placement{catalog.Shared, catalog.Dedicated} {
-		op, err := h.runner.Work(t.Context(), h.create(t, tenants.TenantSpec{Name: "on-" + string(placement), Placement: placement}).ID)
+	op, err := h.runner.Work(t.Context(), h.create(t, tenants.TenantSpec{Name: "acme", Placement: catalog.Shared}).ID)
+	must(t, err)
+	if op.State != catalog.OperationFailed || !strings.Contains(op.Error, "local is drained") {
+		t.Errorf("operation is %s: %q", op.State, op.Error)
+	}
+	_, err = h.service.CreateTenant(t.Context(), tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
+	var full *catalog.NoRoomError
+	if !errors.As(err, &full) || !errors.Is(err, catalog.ErrConflict) || !strings.Contains(full.Hint(), "server resume") {
+		t.Errorf("a dedicated tenant without a server gives %v", err)
+	}
+}
+
+// What a server may hold, and which labels it has, decides what is placed there.
+func TestRunner_Work_capacity(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "")
+	h.activate(t, sample)
+	set := func(limits tenants.ServerLimits) {
+		t.Helper()
+		_, err := h.service.SetServer(t.Context(), "local", limits)
 		must(t, err)
-		if op.State != catalog.OperationFailed || !strings.Contains(op.Error, "server with room") {
-			t.Errorf("%s: operation is %s: %q", placement, op.State, op.Error)
+	}
+	set(tenants.ServerLimits{MaxDatabases: new(1), Labels: map[string]string{"region": "eu"}})
+	dedicated := tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated, Labels: map[string]string{"region": "us"}}
+	if _, err := h.service.CreateTenant(t.Context(), dedicated); err == nil || !strings.Contains(err.Error(), "no server with these labels") {
+		t.Errorf("a label that no server has gives %v", err)
+	}
+	dedicated.Labels["region"] = "eu"
+	h.made(t, dedicated)
+	dedicated.Name = "umbrella"
+	if _, err := h.service.CreateTenant(t.Context(), dedicated); err == nil || !strings.Contains(err.Error(), "local is full (1 of 1 databases)") {
+		t.Errorf("a full server gives %v", err)
+	}
+	set(tenants.ServerLimits{MaxDatabases: new(2), Labels: map[string]string{"region": ""}})
+	dedicated.Labels = nil
+	h.made(t, dedicated)
+	for name, wrong := range map[string]tenants.ServerLimits{
+		"spares": {Spares: new(-1)}, "max_databases": {MaxDatabases: new(0)}, "label": {Labels: map[string]string{"a b": "c"}},
+	} {
+		if _, err := h.service.SetServer(t.Context(), "local", wrong); !errors.Is(err, catalog.ErrInvalid) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s out of range gives %v", name, err)
 		}
 	}
 }
