@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"fmt"
 	"log"
 	"net/http"
 
@@ -51,4 +52,26 @@ func Example() {
 	if err := serveProjects(context.Background(), "postgres://catalog.example.com/catalog", nil); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// Why does a request wait? Stat tells of each server in which queue, and Pools of each database.
+func ExampleRouter_Stat() {
+	rt, err := router.New(tenants.NewDirectory(nil), router.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rt.Close()
+	st := rt.Stat()
+	fmt.Printf("%d pools are kept, %d are being opened, %d are pushed out and still lent\n", st.Pools.Kept, st.Pools.Opening, st.Pools.Draining)
+	fmt.Printf("%d requests wait for another one of their tenant\n", st.Tenants.Waiting)
+	for id, s := range st.Servers {
+		fmt.Printf("server %s: %d of our %d connections are open, %d of them idle\n", id, s.Open, s.Share, s.Idle)
+		fmt.Printf("%d wait for a connection of their database, %d for room on the server, %d for their turn to run\n", s.WaitingAtGate, s.Waiting, s.WaitingToRun)
+	}
+	for _, p := range rt.Pools() {
+		fmt.Printf("database %s: %d open, %d lent, %d wait; it may have %d, and %d when the server is full\n", p.Database, p.Open, p.Lent, p.Waiting, p.Most, p.Soft)
+	}
+	// Output:
+	// 0 pools are kept, 0 are being opened, 0 are pushed out and still lent
+	// 0 requests wait for another one of their tenant
 }

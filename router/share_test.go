@@ -174,3 +174,39 @@ func TestRouter_replicas_keep_to_one_budget(t *testing.T) {
 		t.Errorf("%d connections at once, the budget is %d", n, budget)
 	}
 }
+
+func TestRouter_Pools_explains_them(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	dbs := []*database{w.alone(w.database()), w.database(), w.alone(w.database())}
+	var who []context.Context
+	for i, db := range dbs {
+		w.tenant(fmt.Sprintf("t%d", i), db)
+		who = append(who, w.as(fmt.Sprintf("t%d", i), "service_role"))
+	}
+	rt := w.router(router.Config{MaxConnsPerDatabase: 2})
+	tx, err := rt.Begin(who[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(who[1]) }()
+	for _, i := range []int{0, 2} { // the second takes the first one's only connection
+		if err := rt.BeginFunc(who[i], nothing); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pools := rt.Pools()
+	if len(pools) != 3 {
+		t.Fatalf("%+v", pools)
+	}
+	busy, idle, robbed := pools[0], pools[1], pools[2]
+	if busy.Database != dbs[1].id || busy.Server != w.server || busy.Open != 1 || busy.Lent != 1 || busy.Soft != 4 || busy.Most != 2 || !busy.LastUsed.IsZero() {
+		t.Errorf("the one in use: %+v", busy)
+	}
+	if idle.Database != dbs[2].id || idle.Open != 1 || idle.Lent != 0 || idle.Soft != 1 || idle.LastUsed.IsZero() || !idle.TakenAway.IsZero() {
+		t.Errorf("the one that was used last: %+v", idle)
+	}
+	if robbed.Database != dbs[0].id || robbed.Open != 0 || robbed.TakenAway.IsZero() {
+		t.Errorf("the one whose connection was taken: %+v", robbed)
+	}
+}

@@ -1,7 +1,9 @@
 package router
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/rowhouse/rowhouse/catalog"
@@ -12,6 +14,8 @@ type Stat struct {
 	Pools   PoolsStat
 	Tenants TenantsStat
 	Servers map[catalog.ServerID]ServerStat
+	// Requests are the records of requests in their tenants' databases.
+	Requests RequestsStat
 	// Unscoped transactions have begun, of the host over all tenants of a database.
 	Unscoped int64
 }
@@ -81,12 +85,64 @@ type ServerStat struct {
 	WaitedToRun, WaitedAtGate time.Duration
 }
 
+// PoolStat is a moment of the connections to one database.
+type PoolStat struct {
+	Database catalog.DatabaseID
+	Server   catalog.ServerID
+	// Open connections, of which Lent are in use; the others are idle.
+	Open, Lent int
+	// Dialing are being made, and Waiting wait for one.
+	Dialing, Waiting int
+	// Soft is how many it may have though the server is full: another database gives one up. Most is how many it may have
+	// while there is room.
+	Soft, Most int
+	// LastUsed is when one last came back; zero when none has.
+	LastUsed time.Time
+	// TakenAway is when one was last closed for another database; zero when none was.
+	TakenAway time.Time
+}
+
+// Pools explains every pool, the one with the most who wait or use it first.
+func (rt *Router) Pools() []PoolStat {
+	var all []PoolStat
+	for _, s := range rt.all() {
+		s.mu.Lock()
+		for p := range s.pools {
+			all = append(all, p.stat())
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b PoolStat) int {
+		return cmp.Or(cmp.Compare(b.Waiting+b.Dialing+b.Lent, a.Waiting+a.Dialing+a.Lent), b.LastUsed.Compare(a.LastUsed))
+	})
+	return all
+}
+
+func (p *pool) stat() PoolStat {
+	st := PoolStat{
+		Database: p.key.database, Server: p.server.id, Soft: p.gate.soft, Most: p.limit(),
+		LastUsed: moment(p.released.Load()), TakenAway: moment(p.reclaimed.Load()),
+	}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	st.Open, st.Lent, st.Dialing, st.Waiting = max(p.gate.conns, 0), p.gate.lent, p.gate.dialing, p.gate.turns.Len()
+	return st
+}
+
+// moment is a time in Unix nanoseconds; 0 is never.
+func moment(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
 // Stat is the router's moment.
 func (rt *Router) Stat() Stat {
 	rt.mu.Lock()
 	servers := maps.Clone(rt.servers)
 	rt.mu.Unlock()
-	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Unscoped: rt.unscoped.Load(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
+	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Unscoped: rt.unscoped.Load(), Requests: rt.requests.stat(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
 	for id, s := range servers {
 		st.Servers[id] = s.stat()
 	}

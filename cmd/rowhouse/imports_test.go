@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"router/rest/internal/":    {"router/rest/internal/", "internal/fp"},
 	"deploy/localpg":           {"deploy/localpg/internal/"},
 	"deploy/localpg/internal/": {"deploy/localpg/internal/", "deploy/localpg"},
+	"docs/examples/":           {"catalog", "catalog/keyring", "tenants", "router"},
 	// What only tests import.
 	"deploy/localpg/pgtest": {"deploy/localpg", "deploy/localpg/internal/"},
 	"catalog/catalogtest":   {"catalog", "catalog/keyring", "migrations", "deploy/localpg/pgtest"},
@@ -34,7 +35,7 @@ var mayImport = map[string][]string{
 
 // onlyIn says which packages may import a library, by the library's path.
 var onlyIn = map[string][]string{
-	"github.com/labstack/echo/":        {"router", "router/rest", "tenants/admin", "cmd/"},
+	"github.com/labstack/echo/":        {"router", "router/rest", "tenants/admin", "cmd/", "docs/examples/"},
 	"github.com/riverqueue/":           {"tenants/jobs"},
 	"github.com/danielgtaylor/huma/":   {"tenants/admin"},
 	"github.com/golang-migrate/":       {"migrations", "migrations/internal/", "cmd/rowhouse/internal/bench"},
