@@ -56,7 +56,7 @@ func (x *exchange) call() (*answer, error) {
 			c.Read.Unwritten()
 		}
 		form := x.form(m, x.r.Method != http.MethodHead)
-		job := exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide, Dirty: c.Function.Volatile}
+		job := exec.Job{ReadOnly: readOnly, Limits: limits(c.Function), Statement: sqlgen.Call(c, form, x.options.Tenant), Decide: decide, Dirty: c.Function.Volatile || c.Read.Volatile()}
 		a, err = x.perform(job, m, func(row exec.Row) (*answer, error) {
 			a, err := x.callAnswer(row, m, page, c.Function)
 			if err == nil {

@@ -121,7 +121,13 @@ func TestHandler_functions_leave_nothing(t *testing.T) {
 		  (select 'a lock' from pg_locks where locktype = 'advisory' and objid = 4711 and pid = pg_backend_pid()),
 		  (select 'a channel' from pg_listening_channels()),
 		  (select 'a cursor' from pg_cursors where name = 'acme_rows')) as what;
-		grant select on mess_left to authenticated;
+		create view messy as select leave_mess() as pid;
+		create table noisy (v int);
+		create function make_mess() returns trigger language plpgsql as $$ begin perform public.mess(); return new; end $$;
+		create trigger make_mess before insert on noisy for each row execute function make_mess();
+		create view quiet as select v from noisy;
+		grant select on mess_left, messy to authenticated;
+		grant insert on noisy, quiet to authenticated;
 		grant temporary on database `+w.db.Name()+` to authenticated`)
 	for name, door := range map[string]rest.Beginner{"one by one": beginner{w.router}, "one flight": w.router} {
 		plain := rest.New(door, rest.Config{Options: rest.Options{Role: "authenticated"}})
@@ -130,15 +136,19 @@ func TestHandler_functions_leave_nothing(t *testing.T) {
 			name, line string
 			h          *rest.Handler
 			status     int
+			body       string
 		}{
-			{"a volatile function", "POST /rpc/leave_mess", plain, 200},
-			{"a volatile function that may only read", "GET /rpc/leave_mess", plain, 200},
-			{"an error in a stable function", "POST /rpc/fail_in_mess", plain, 400},
-			{"a function before the request", "GET /clubs", hooked, 200},
+			{"a volatile function", "POST /rpc/leave_mess", plain, 200, ""},
+			{"a volatile function that may only read", "GET /rpc/leave_mess", plain, 200, ""},
+			{"an error in a stable function", "POST /rpc/fail_in_mess", plain, 400, ""},
+			{"a function before the request", "GET /clubs", hooked, 200, ""},
+			{"a volatile function in a view", "GET /messy", plain, 200, ""},
+			{"a trigger", "POST /noisy", plain, 201, `{"v":1}`},
+			{"a trigger under a view", "POST /quiet", plain, 201, `{"v":1}`},
 		} {
 			t.Run(name+", "+c.name, func(t *testing.T) {
 				before := w.router.Stat().Servers[w.server].Cleaned
-				if rec := w.do(t, c.h, "acme", c.line, nil, ""); rec.Code != c.status {
+				if rec := w.do(t, c.h, "acme", c.line, nil, c.body); rec.Code != c.status {
 					t.Fatalf("%d %s", rec.Code, rec.Body)
 				}
 				rec := w.do(t, plain, "globex", "GET /mess_left?select=what", nil, "")

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -47,4 +49,22 @@ func appendText(b []byte, s string) []byte {
 		}
 	}
 	return append(append(append(b, '"'), s...), '"')
+}
+
+// withRole adds the role to claims that name none: functions written for the dialect look for it there.
+func withRole(claims []byte, role string) []byte {
+	if claims == nil {
+		return encode(map[string]string{"role": role})
+	}
+	var own struct{ Role json.RawMessage }
+	if err := json.Unmarshal(claims, &own); err != nil || own.Role != nil {
+		return claims // what is no object has no place for it
+	}
+	head := bytes.TrimRight(claims, " \t\r\n")
+	head = bytes.TrimRight(head[:len(head)-1], " \t\r\n") // without the brace
+	with := append(make([]byte, 0, len(claims)+len(role)+16), head...)
+	if head[len(head)-1] != '{' {
+		with = append(with, ',')
+	}
+	return append(appendText(append(with, `"role":`...), role), '}')
 }

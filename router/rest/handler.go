@@ -52,6 +52,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{h: h, r: r, options: options.withDefaults(), prefer: parse.ReadPrefer(r.Header.Values("Prefer"))}
+	x.timing.jwt, x.timing.tenant = x.options.Credential, x.options.Resolution
 	x.timing.next(nil)
 	a, err := x.answer()
 	x.timing.next(&x.timing.response)
@@ -334,7 +335,7 @@ func (x *exchange) read() (*answer, error) {
 // readJob is the statement of a read with what its count takes.
 func (x *exchange) readJob(read *plan.Read, m media) exec.Job {
 	form := x.form(m, x.r.Method != http.MethodHead)
-	job := exec.Job{ReadOnly: true}
+	job := exec.Job{ReadOnly: true, Dirty: read.Volatile()}
 	switch x.prefer.Count {
 	case "planned":
 		form.Count = false
@@ -435,7 +436,10 @@ func (x *exchange) write() (*answer, error) {
 		if m.handler != nil && write.Read != nil {
 			write.Read.Unwritten()
 		}
-		job := exec.Job{Statement: sqlgen.Write(write, x.form(m, representation), x.options.Tenant), Decide: x.decide(m, verb)}
+		job := exec.Job{
+			Statement: sqlgen.Write(write, x.form(m, representation), x.options.Tenant), Decide: x.decide(m, verb),
+			Dirty: r.Triggers || write.Read != nil && write.Read.Volatile(),
+		}
 		a, err = x.perform(job, m, func(row exec.Row) (*answer, error) {
 			a, err := x.writeAnswer(row, m, write)
 			if err == nil && write.Read != nil {
@@ -587,9 +591,12 @@ func (x *exchange) run(job exec.Job, m media) (*exec.Row, error) {
 			return decide(row)
 		}
 	}
+	job.Waited = &x.timing.pool
 	x.timing.next(&x.timing.plan)
+	before := x.timing.pool
 	row, err := x.h.runner.Run(x.r.Context(), job)
 	x.timing.next(&x.timing.transaction)
+	x.timing.transaction -= x.timing.pool - before
 	if err == nil && m.handler != nil && m.handler.Bytes && m.plan == nil {
 		row[sqlgen.Body], err = rawBytes(row[sqlgen.Body])
 	}

@@ -793,8 +793,8 @@ func TestHandler_limits_and_timing(t *testing.T) {
 				if left := count(t, db, "select count(*)::int from nokey"); left != c.left {
 					t.Errorf("%s: %d rows are left", c.do, left)
 				}
-				var parse, plan, transaction, response float64
-				if _, err := fmt.Sscanf(res.Header.Get("Server-Timing"), "parse;dur=%f, plan;dur=%f, transaction;dur=%f, response;dur=%f", &parse, &plan, &transaction, &response); err != nil || transaction <= 0 {
+				var parse, plan, transaction, response, pool float64
+				if _, err := fmt.Sscanf(res.Header.Get("Server-Timing"), "parse;dur=%f, plan;dur=%f, transaction;dur=%f, response;dur=%f, pool;dur=%f", &parse, &plan, &transaction, &response, &pool); err != nil || transaction <= 0 {
 					t.Errorf("%s: timing %q", c.do, res.Header.Get("Server-Timing"))
 				}
 			}
@@ -915,6 +915,30 @@ func TestHandler_recheck(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("recheck %v: %s", recheck, got)
+		}
+	}
+}
+
+// Functions written for the dialect look for the role among the claims, whatever the token names.
+func TestHandler_claims_have_a_role(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	execSQL(t, db, "create function my_claims() returns json language sql stable as $$ select current_setting('request.jwt.claims')::json $$")
+	door := fast{slow{scope{pool: pool(t, db.DSN(), 1, nil), role: "authenticated"}}}
+	for claims, want := range map[string]string{
+		"":                           `{"role":"authenticated"}`,
+		`{}`:                         `{"role":"authenticated"}`,
+		`{"sub":"u"} `:               `{"sub":"u","role":"authenticated"}`,
+		`{"app":{"role":"x"} }`:      `{"app":{"role":"x"},"role":"authenticated"}`,
+		`{"role":"other","sub":"u"}`: `{"role":"other","sub":"u"}`,
+	} {
+		o := rest.Options{Role: "authenticated"}
+		if claims != "" {
+			o.Claims = []byte(claims)
+		}
+		res := do(t, rest.New(door, rest.Config{Options: o}), "GET /rpc/my_claims", nil, "")
+		if body := bodyOf(t, res); res.StatusCode != http.StatusOK || body != want {
+			t.Errorf("%s: %d %s, want %s", claims, res.StatusCode, body, want)
 		}
 	}
 }

@@ -56,7 +56,7 @@ type Options struct {
 	// AnonRole is the role of requests without credentials: what it may not do is answered 401 instead of 403.
 	// Empty means none.
 	AnonRole string
-	// Claims is the JSON object behind request.jwt.claims. Nil means {"role": Role}.
+	// Claims is the JSON object behind request.jwt.claims. Role is added where they name none. Nil means {"role": Role}.
 	Claims []byte
 	// Tenant is the canonical UUID that bound tables are filtered by, besides row-level security. Empty adds no
 	// filter.
@@ -76,6 +76,9 @@ type Options struct {
 	MaxAnswer int
 	// Timing tells in Server-Timing how long each step took, asked for or not.
 	Timing bool
+	// Credential and Resolution are what was spent before the Handler: on the request's token, and on finding out whose
+	// database it is for. Server-Timing tells them as jwt and tenant; zero is not told.
+	Credential, Resolution time.Duration
 	// TxEnd is commit, rollback, or either with -allow-override, which lets requests choose by Prefer: tx=.
 	// Empty means commit.
 	TxEnd string
@@ -93,9 +96,7 @@ func (o Options) withDefaults() Options {
 	if o.ExtraSearchPath == nil {
 		o.ExtraSearchPath = extensionsSchema
 	}
-	if o.Claims == nil {
-		o.Claims = encode(map[string]string{"role": o.Role})
-	}
+	o.Claims = withRole(o.Claims, o.Role)
 	if o.MaxRows == 0 {
 		o.MaxRows = 1000
 	}

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -9,6 +10,7 @@ import (
 type timing struct {
 	last                               time.Time
 	parse, plan, transaction, response time.Duration
+	jwt, tenant, pool                  time.Duration // zero is not told
 }
 
 // next ends a step, of which there may be several; nil starts the clock.
@@ -20,8 +22,24 @@ func (t *timing) next(step *time.Duration) {
 	t.last = now
 }
 
-// String is the value of Server-Timing: milliseconds, in the order in which the steps are taken.
+// String is the value of Server-Timing: milliseconds, the dialect's steps in its order, then ours.
 func (t *timing) String() string {
-	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	return fmt.Sprintf("parse;dur=%.1f, plan;dur=%.1f, transaction;dur=%.1f, response;dur=%.1f", ms(t.parse), ms(t.plan), ms(t.transaction), ms(t.response))
+	var b strings.Builder
+	tell := func(name string, d time.Duration, always bool) {
+		if d == 0 && !always {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s;dur=%.1f", name, float64(d)/float64(time.Millisecond))
+	}
+	tell("jwt", t.jwt, false)
+	tell("parse", t.parse, true)
+	tell("plan", t.plan, true)
+	tell("transaction", t.transaction, true)
+	tell("response", t.response, true)
+	tell("tenant", t.tenant, false)
+	tell("pool", t.pool, false)
+	return b.String()
 }

@@ -42,8 +42,16 @@ type Job struct {
 	// Decide looks at the row while COMMIT is held back; its error rolls back. Nil: COMMIT goes out with the
 	// statement.
 	Decide func(Row) error
+	// Waited grows by how long a connection was waited for. Nil: nobody asks.
+	Waited *time.Duration
 	// Keep keeps the answer with the data: COMMIT is held back for it. Nil: it is not kept.
 	Keep *Keep
+}
+
+func (j Job) waited(since time.Time) {
+	if j.Waited != nil {
+		*j.Waited += time.Since(since)
+	}
 }
 
 // Settings are transaction-local. All are written for every job, empty ones too: a value that a function left in
@@ -184,7 +192,9 @@ func (r *Runner) once(ctx context.Context, job Job) (row Row, err error) {
 	if r.lender == nil {
 		return r.stepwise(ctx, opts, job)
 	}
+	waiting := time.Now()
 	err = r.lender.Lend(ctx, opts, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
+		job.waited(waiting)
 		var err error
 		row, err = r.fly(ctx, conn, open, job)
 		if job.Dirty || fromFunction(err) {
@@ -275,7 +285,9 @@ var errNoRow = errors.New("a statement answered no row")
 
 // stepwise runs a job over a plain transaction, statement by statement.
 func (r *Runner) stepwise(ctx context.Context, opts pgx.TxOptions, job Job) (_ Row, err error) {
+	waiting := time.Now()
 	tx, err := r.beginner.BeginTx(ctx, opts)
+	job.waited(waiting)
 	if err != nil {
 		return Row{}, err // as it is: the beginner's to explain
 	}

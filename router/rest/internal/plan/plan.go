@@ -177,6 +177,11 @@ func (p planner) level(r *schema.Relation, alias string, items []parse.Item, abo
 	return read, nil
 }
 
+// Volatile says whether reading calls functions of views that may do anything.
+func (r *Read) Volatile() bool {
+	return r.Relation.Volatile || slices.ContainsFunc(r.Embeds, func(e *Embed) bool { return e.Read.Volatile() })
+}
+
 // group notes whether a level has aggregates, those of its spreads included. What "*" stands for is then part of
 // the groups, and so has to be said.
 func (r *Read) group() {

@@ -19,7 +19,12 @@ const (
 
 	selectRelations = `
 select c.oid::text, n.nspname, c.relname, c.relkind in ('v', 'm'),
-       pg_relation_is_updatable(c.oid, true)
+       pg_relation_is_updatable(c.oid, true),
+       c.relkind = 'v' or exists (select from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal),
+       exists (select from pg_rewrite r
+               join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_proc'::regclass
+               join pg_proc p on p.oid = d.refobjid
+               where r.ev_class = c.oid and p.provolatile = 'v')
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = any($1::text[])
@@ -205,12 +210,12 @@ func (l *loader) prepare() error {
 func (l *loader) relations() error {
 	var oid string
 	var n Name
-	var view bool
+	var view, triggers, volatile bool
 	var events int32
-	return each(l.ctx, l.q, selectRelations, []any{l.schema.names}, []any{&oid, &n.Schema, &n.Name, &view, &events}, func() {
+	return each(l.ctx, l.q, selectRelations, []any{l.schema.names}, []any{&oid, &n.Schema, &n.Name, &view, &events, &triggers, &volatile}, func() {
 		const update, insert, del = 1 << 2, 1 << 3, 1 << 4 // as pg_relation_is_updatable counts its events
 		r := &Relation{
-			Name: n, View: view,
+			Name: n, View: view, Triggers: triggers, Volatile: volatile,
 			Insertable: events&insert != 0, Updatable: events&update != 0, Deletable: events&del != 0,
 		}
 		l.byOID[oid], l.schema.relations[n] = r, r
@@ -218,7 +223,7 @@ func (l *loader) relations() error {
 			l.views = append(l.views, oid)
 		}
 		l.schema.inSchema[n.Schema] = append(l.schema.inSchema[n.Schema], n.Name)
-		l.note('r', n.Schema, n.Name, fmt.Sprint(view, events))
+		l.note('r', n.Schema, n.Name, fmt.Sprint(view, events, triggers, volatile))
 	})
 }
 

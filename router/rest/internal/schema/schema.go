@@ -30,6 +30,8 @@ type Relation struct {
 	Name
 	Insertable, Updatable, Deletable bool
 	View                             bool
+	Triggers                         bool     // writes run functions: its own triggers', or for a view its tables'
+	Volatile                         bool     // a view that calls a VOLATILE function
 	Columns                          []Column // in the order of the table
 	Key                              []string // primary key; empty without one
 	Uniques                          [][]string
