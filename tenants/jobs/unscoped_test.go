@@ -99,7 +99,7 @@ func TestPurge_takes_the_unscoped_login(t *testing.T) {
 	h.activate(t, sample)
 	tenant, db := h.made(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
 	must(t, h.runner.AllowUnscoped(t.Context(), db.ID, catalog.NewSecret(pgtest.ServerDSN(t))))
-	op, err := h.service.DeleteTenant(t.Context(), tenant.Name, tenants.DeleteSpec{})
+	op, err := h.service.DeleteTenant(t.Context(), tenant.Name, tenants.DeleteSpec{NoExport: true})
 	h.done(t, op, err)
 	op, err = h.service.PurgeTenant(t.Context(), tenant.ID.String())
 	h.done(t, op, err)
