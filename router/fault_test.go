@@ -153,6 +153,18 @@ func (f *faultWorld) killAll() {
 	f.db.exec(f.t, "select pg_terminate_backend(pid) from pg_stat_activity where usename = '"+f.db.login+"'")
 }
 
+// names asserts that the operator sees the fault, by the name that metrics and the log give it.
+func (f *faultWorld) names(cause string) {
+	f.t.Helper()
+	st := f.rt.Stat().Servers[f.faulty]
+	if st.Failures[cause] == 0 && st.Answers[cause] == 0 {
+		f.t.Errorf("nobody counted %q: %v %v", cause, st.Failures, st.Answers)
+	}
+	if other := f.rt.Stat().Servers[f.server]; len(other.Failures) > 0 {
+		f.t.Errorf("the bystander's server has %v", other.Failures)
+	}
+}
+
 func (f *faultWorld) open() int { return f.rt.Stat().Servers[f.faulty].Open }
 
 // await looks until something holds.
@@ -243,6 +255,7 @@ func TestFault_F10_connection_refused(t *testing.T) {
 	if quickest > 100*time.Millisecond {
 		t.Errorf("refused after %v", quickest)
 	}
+	f.names("refused")
 	if err := f.proxy.Accept(); err != nil {
 		t.Fatal(err)
 	}
@@ -278,11 +291,38 @@ func TestFault_F12_peer_vanishes(t *testing.T) {
 		t.Parallel()
 		f := newFaultWorld(t, router.Config{})
 		f.proxy.On(pgtest.OnCommit, "").HangReply()
-		f.wants(f.write(f.acme, "acme", "vanished"), nobodyKnow)
+		ctx, cancel := context.WithTimeout(f.acme, 5*time.Second) // the request's own deadline is kept to
+		defer cancel()
+		began := time.Now()
+		f.wants(f.write(ctx, "acme", "vanished"), nobodyKnow)
+		if took := time.Since(began); took > 9*time.Second {
+			t.Errorf("the deadline of 5s ended the write after %v", took)
+		}
 		if n := f.rows("vanished"); n != 1 {
 			t.Errorf("%d rows", n)
 		}
 		f.recovers(5 * time.Second)
+	})
+	t.Run("before a transaction began: it is begun on another connection, and nobody sees an error", func(t *testing.T) {
+		t.Parallel()
+		f := newFaultWorld(t, router.Config{ConnectTimeout: time.Second})
+		if err := f.read(f.acme); err != nil {
+			t.Fatal(err)
+		}
+		f.proxy.Freeze()
+		if err := f.read(f.acme); err != nil {
+			t.Errorf("a read: %v", err)
+		}
+		f.proxy.Freeze()
+		if err := f.write(f.acme, "acme", "begun"); err != nil {
+			t.Errorf("a write: %v", err)
+		}
+		if n := f.rows("begun"); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+		if n := f.rt.Stat().Servers[f.faulty].Retried; n < 2 {
+			t.Errorf("%d retries are counted", n)
+		}
 	})
 	t.Run("under a read: an end at the deadline, and the next read has another connection", func(t *testing.T) {
 		t.Parallel()
@@ -321,6 +361,7 @@ func TestFault_F13_server_accepts_and_never_speaks(t *testing.T) {
 		})
 	}
 	asking.Wait()
+	f.names("silent")
 	await(t, "every permit is back", 5*time.Second, func() bool { return f.open() == 0 })
 	f.proxy.Clear()
 	f.recovers(7 * time.Second) // a probe each 1 to 5 s

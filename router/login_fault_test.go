@@ -169,6 +169,7 @@ func TestFault_F18_password_rotated(t *testing.T) {
 		for range 30 {
 			f.wants(f.read(f.acme), notThere)
 		}
+		f.names("auth")
 		if n := f.proxy.Stat().Startups - before; n > 3 {
 			t.Errorf("%d log-ins tried for 30 requests", n)
 		}
@@ -187,6 +188,7 @@ func TestFault_F19_database_dropped(t *testing.T) {
 	for range 5 {
 		f.wants(f.write(f.acme, "acme", "gone"), notThere)
 	}
+	f.names("missing")
 	if n := f.bystander.count(t, "select count(*) from pg_database where datname = '"+f.db.Name()+"'"); n != 0 {
 		t.Error("the database was created on the way")
 	}
@@ -336,6 +338,7 @@ func TestFault_F26_a_name_that_leads_elsewhere(t *testing.T) {
 		})
 		f.wants(f.write(f.acme, "acme", "astray"), notThere)
 	}
+	f.names("identity")
 	if f.rows("astray") != 0 {
 		t.Error("a refused write was made")
 	}
@@ -359,6 +362,7 @@ func TestFault_F32_tls(t *testing.T) {
 			f.wants(f.write(f.acme, "acme", "tls"), notThere)
 		})
 	}
+	f.names("tls")
 	if st := f.proxy.Stat(); st.Startups != 0 || st.Accepted == 0 {
 		t.Errorf("somebody began a session: %+v", st)
 	}

@@ -160,12 +160,13 @@ func (p *pool) config(cc *pgx.ConnConfig) (*pgxpool.Config, error) {
 
 	cc.ConnectTimeout = rc.AcquireTimeout + rc.ConnectTimeout
 	cc.DialFunc = p.server.budget.Dial
+	cc.LookupFunc = p.server.primary.lookup
 	cc.OnPgError = p.hear
 	cc.Tracer = p
 	cc.StatementCacheCapacity, cc.DescriptionCacheCapacity = 64, 0
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 	cc.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: 2 * time.Second}
+		return &canceller{pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: answering}}
 	}
 	replica := rc.Instance.Instance.Compact()
 	cc.RuntimeParams["application_name"] = fmt.Sprintf("rowhouse/%s/%.45s", replica[len(replica)-8:], cc.Database)
@@ -173,7 +174,7 @@ func (p *pool) config(cc *pgx.ConnConfig) (*pgxpool.Config, error) {
 }
 
 // attempt begins to make a connection, if there is reason to.
-func (p *pool) attempt(context.Context, *pgx.ConnConfig) error {
+func (p *pool) attempt(_ context.Context, cc *pgx.ConnConfig) error {
 	now := time.Now()
 	login := p.server.login(p.key)
 	if login != nil {
@@ -190,7 +191,25 @@ func (p *pool) attempt(context.Context, *pgx.ConnConfig) error {
 	if now.Sub(time.Unix(0, p.reclaimed.Load())) < thrashing {
 		p.server.thrash.Add(1)
 	}
+	p.server.primary.put(cc)
 	return nil
+}
+
+// answering is how long a server may take to answer a request to cancel; then the connection is given up.
+const answering = time.Second
+
+// canceller has the server cancel what the end of a context ends, and notes on the connection that it was asked to: the
+// request may arrive late, and hit the next transaction.
+type canceller struct {
+	pgconn.CancelRequestContextWatcherHandler
+}
+
+// HandleCancel is called when the context has ended.
+func (c *canceller) HandleCancel(ctx context.Context) {
+	if t, _ := c.Conn.CustomData()[tagKey].(*tag); t != nil {
+		t.cancelled.Store(time.Now().UnixNano())
+	}
+	c.CancelRequestContextWatcherHandler.HandleCancel(ctx)
 }
 
 // The pool hears of every connect that fails, also of one that nobody waits for any more.
@@ -226,6 +245,7 @@ func (p *pool) isDoubtful() bool {
 
 // hear listens to every error that a server answers, whoever asked. What ends a connection has probably ended others.
 func (p *pool) hear(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+	p.server.heard(err.Code)
 	if t, _ := conn.CustomData()[tagKey].(*tag); err.Code == "25006" && t != nil && t.writes {
 		p.server.doubtWrites(p, conn)
 	}
@@ -247,6 +267,9 @@ type tag struct {
 	released int64 // when it last came back, in Unix nanoseconds
 	gone     bool  // given up, and not counted any more
 	writes   bool  // its transaction was begun READ WRITE
+	hunted   bool  // its transaction may be hit by a request to cancel the one before
+
+	cancelled atomic.Int64 // when the server was last asked to cancel, in Unix nanoseconds
 	asked    bool  // the question to the gate is prepared on it
 }
 
@@ -266,6 +289,7 @@ func (p *pool) greet(ctx context.Context, conn *pgx.Conn) error {
 	if a, _ := ctx.Value(acquisitionKey{}).(*acquisition); a != nil {
 		p.gate.made(&a.visit)
 	}
+	p.server.primary.made(p.Config().ConnConfig, conn)
 	p.server.made(p)
 	return nil
 }
@@ -609,9 +633,21 @@ func (rt *Router) tryBorrow(ctx context.Context, s *scope, deadline time.Time) (
 		le.Release()
 		return nil, err
 	}
-	tagOf(conn.Conn()).writes = !s.readOnly
+	t := tagOf(conn.Conn())
+	t.writes, t.hunted = !s.readOnly, time.Since(time.Unix(0, t.cancelled.Load())) < lateness
 	p.server.retries.earn()
 	return &loan{conn: conn, raw: conn.Conn(), lease: le, place: s.place}, nil
+}
+
+// lateness is how long after it was sent a request to cancel may still arrive.
+const lateness = time.Second
+
+// isHunted says that a transaction was cancelled by a request that was meant for the one before it on its connection. All
+// of it was rolled back.
+func (l *loan) isHunted(ctx context.Context, err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	t := tagOf(l.raw)
+	return ok && pg.Code == "57014" && ctx.Err() == nil && t != nil && t.hunted && outcomeOf(err) != unknown
 }
 
 // isLoginRefused says that the server knows the login, its password or the database otherwise than we do.

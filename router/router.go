@@ -243,8 +243,17 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, broken *se
 	if err != nil {
 		return nil, nil, err
 	}
-	_, err = flight(ctx, l.pgx(), l.opens(s))
+	// A server that lives answers this at once, whatever the transaction will do.
+	opening, cancel := context.WithTimeout(ctx, rt.cfg.ConnectTimeout)
+	_, err = flight(opening, l.pgx(), l.opens(s))
+	cancel()
 	switch {
+	case err != nil && ctx.Err() == nil && opening.Err() != nil: // its peer is gone, and so are those of its neighbours
+		broken = l.server()
+		l.lease.Value().reset()
+		err = &refusal{kind: ErrUnavailable, cause: errors.New("connection does not answer")}
+	case l.isHunted(ctx, err):
+		broken = l.server()
 	case err == nil:
 		l.opened(s)
 		return &scopedTx{loan: l, tenant: s.tenant, readOnly: s.readOnly, unscoped: s.unscoped}, nil, nil
@@ -285,7 +294,8 @@ func (rt *Router) BeginFunc(ctx context.Context, fn func(pgx.Tx) error) error {
 // included, is fn's. A connection that fn leaves in a transaction is destroyed.
 //
 // When fn's error says that nothing ran (Outcome() "not_started") because the connection broke, fn is called again with
-// another one, a few times.
+// another one, a few times; so it is when all was rolled back because a request to cancel the connection's transaction
+// before came late.
 func (rt *Router) Lend(ctx context.Context, opts pgx.TxOptions, fn func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error) error {
 	return rt.run(ctx, opts, func(s *scope) (*server, error) { return rt.lend(ctx, s, fn) })
 }
@@ -324,7 +334,7 @@ func (rt *Router) lend(ctx context.Context, s *scope, fn func(*pgx.Conn, func(*p
 	switch err = fn(l.pgx(), l.opens(s)); {
 	case err == nil:
 		l.opened(s)
-	case isBroken(err):
+	case isBroken(err), l.isHunted(ctx, err):
 		broken = l.server()
 	}
 	return broken, err

@@ -32,6 +32,10 @@ type server struct {
 
 	cleaned, unclean atomic.Int64 // connections after work that may leave something behind
 
+	failures tally // connections that could not be made, by cause
+	answers  tally // of the server to statements, by SQLSTATE
+	primary  primary
+
 	thrash atomic.Int64 // dials of databases that had just lost a connection to another one
 
 	mu     sync.Mutex // guards the fields below
@@ -157,7 +161,10 @@ func (s *server) made(p *pool) {
 
 // missed hears of a connection that could not be made.
 func (s *server) missed(p *pool, err error) {
-	now := time.Now()
+	now, cause := time.Now(), causeOf(err)
+	if judge(err) != ofUs {
+		s.failures.add(cause)
+	}
 	switch judge(err) {
 	case ofUs:
 		s.breaker.spared()
@@ -169,7 +176,7 @@ func (s *server) missed(p *pool, err error) {
 		was := s.breaker.isOpen()
 		s.breaker.failed(now, bare(err))
 		if !was && s.breaker.isOpen() {
-			s.router.log.Error("server is not asked for a while", "server", s.id, "cause", bare(err).Error())
+			s.router.log.Error("server is not asked for a while", "server", s.id, "cause", cause, "error", bare(err).Error())
 		}
 	case ofLogin:
 		s.breaker.succeeded() // it answers
@@ -199,7 +206,7 @@ func (s *server) refuse(p *pool, now time.Time, cause error) {
 	if r.by != p || r.breaker.isOpen() {
 		r.by = p
 		r.breaker.failed(now, bare(cause))
-		s.router.log.Error("database refuses us and is not asked for a while", "server", s.id, "database", p.key.database, "cause", bare(cause).Error())
+		s.router.log.Error("database refuses us and is not asked for a while", "server", s.id, "database", p.key.database, "cause", causeOf(cause), "error", bare(cause).Error())
 	}
 }
 

@@ -299,6 +299,28 @@ func TestFault_F25_failover(t *testing.T) {
 			t.Errorf("the new primary has %v", names)
 		}
 	})
+	t.Run("the host that took writes last is tried first", func(t *testing.T) {
+		t.Parallel()
+		f := newFaultWorld(t, router.Config{ConnectTimeout: time.Second})
+		dead := pgtest.Proxy(t, pgtest.ServerDSN(t))
+		tried := dead.On(pgtest.OnStartup, "").Always()
+		tried.Kill()
+		f.update(func(ctx context.Context, tx *catalog.Tx) error {
+			return tx.SetServerHosts(ctx, f.faulty, []string{dead.Addr(), strings.Replace(f.proxy.Addr(), "127.0.0.1", "localhost", 1)})
+		})
+		f.recovers(7 * time.Second)
+		before := tried.Hits()
+		if before == 0 {
+			t.Fatal("the first host was not tried")
+		}
+		for range 3 {
+			f.proxy.KillAll()
+			f.recovers(7 * time.Second)
+		}
+		if n := tried.Hits() - before; n > 0 {
+			t.Errorf("the dead host was tried %d times more", n)
+		}
+	})
 	t.Run("of two hosts the one that takes writes is found", func(t *testing.T) {
 		t.Parallel()
 		f := newFaultWorld(t, router.Config{})
@@ -383,6 +405,8 @@ func TestFault_F28_transactions_that_lose_against_another(t *testing.T) {
 		}
 		f.wants(errors.Join(errs...), told{status: 409, code: "40P01", outcome: "rolled_back"})
 	})
+	f.names("40001")
+	f.names("40P01")
 }
 
 func TestFault_F29_timeouts_of_the_server(t *testing.T) {
@@ -418,6 +442,8 @@ func TestFault_F29_timeouts_of_the_server(t *testing.T) {
 	if err := holder.Rollback(f.acme); err != nil {
 		t.Error(err)
 	}
+	f.names("57014")
+	f.names("55P03")
 	if pids[0] != pids[1] || pids[1] != pids[2] {
 		t.Errorf("the connection was not used again: %v", pids)
 	}
@@ -519,6 +545,65 @@ func TestFault_F37_client_disconnects_in_mid_query(t *testing.T) {
 	await(t, "the query is gone from the server", time.Second, func() bool { return f.db.count(t, sleeping) == 0 })
 	f.recovers(time.Second) // its only connection, or another
 	t.Logf("gone and served again after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// A request to cancel that was sent for one transaction and hits the next: nothing of that one is left, and it is done once
+// more.
+func TestFault_F37_cancel_that_comes_late(t *testing.T) {
+	t.Parallel()
+	f := newFaultWorld(t, router.Config{MaxConnsPerDatabase: 1})
+	slowly := func(ctx context.Context, name string) (calls int, err error) {
+		err = f.rt.Lend(ctx, pgx.TxOptions{}, func(conn *pgx.Conn, open func(*pgconn.Pipeline) int) error {
+			calls++
+			p := conn.PgConn().StartPipeline(ctx)
+			n := open(p)
+			p.SendQueryParams("insert into projects (owner, name) select 'acme', '"+name+"' from pg_sleep(0.2)", nil, nil, nil, nil)
+			p.SendPipelineSync()
+			p.SendQueryParams("commit", nil, nil, nil, nil)
+			p.SendPipelineSync()
+			err := p.Flush()
+			for i := 0; i < n+4 && err == nil; i++ {
+				var got any
+				if got, err = p.GetResults(); err == nil {
+					if rows, ok := got.(*pgconn.ResultReader); ok {
+						_, err = rows.Close()
+					}
+				}
+			}
+			_ = p.Close() // which reads the answer to COMMIT
+			return err
+		})
+		return calls, err
+	}
+	cancel := func() *pgtest.FaultRule { return f.proxy.On(pgtest.OnExecute, "pg_sleep").CancelBackend() }
+	t.Run("of nobody's: the statement was cancelled, and that is told", func(t *testing.T) {
+		rule := cancel()
+		calls, err := slowly(f.acme, "cancelled")
+		f.wants(err, told{status: 504, code: "statement_timeout", outcome: "rolled_back"})
+		if rule.Hits() != 1 || calls != 1 {
+			t.Errorf("%d calls", calls)
+		}
+	})
+	t.Run("right after a transaction that was cancelled", func(t *testing.T) {
+		ctx, leave := context.WithCancel(f.acme)
+		go func() {
+			await(t, "the statement runs", 10*time.Second, func() bool {
+				return f.db.count(t, "select count(*) from pg_stat_activity where state = 'active' and query like '%left%pg_sleep%' and usename = '"+f.db.login+"'") == 1
+			})
+			leave()
+		}()
+		if err := f.rt.BeginFunc(ctx, func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "select 'left', pg_sleep(30)"); return err }); err == nil {
+			t.Fatal("it was not cancelled")
+		}
+		rule := cancel()
+		calls, err := slowly(f.acme, "twice")
+		if rule.Hits() != 1 || err != nil || calls != 2 || f.rows("twice") != 1 {
+			t.Errorf("%v after %d calls, %d rows", err, calls, f.rows("twice"))
+		}
+	})
+	if n := f.rows("cancelled"); n != 0 {
+		t.Errorf("%d rows of a transaction that was cancelled", n)
+	}
 }
 
 func TestFault_F41_noisy_neighbour_in_a_shared_database(t *testing.T) {

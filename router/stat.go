@@ -61,6 +61,10 @@ type ServerStat struct {
 	// BreakerOpen says that connecting failed and is only tried from time to time. BreakerOpened counts how often.
 	BreakerOpen   bool
 	BreakerOpened int64
+	// Failures are connections that could not be made, by cause: refused, silent, lost, full, starting, auth, missing,
+	// identity, tls, standby, other. Answers are those errors of the server that speak of itself or of work given up for
+	// it, by SQLSTATE.
+	Failures, Answers map[string]int64
 	// LoginsRefused are databases whose login, or which themselves, the server refuses.
 	LoginsRefused     int
 	Dials, DialErrors int64
@@ -157,6 +161,7 @@ func (s *server) stat() ServerStat {
 		BreakerOpen: s.breaker.isOpen(), Dials: b.Dials, DialErrors: b.DialErrors, DialTime: b.DialTime, Thrashed: s.thrash.Load(),
 		Refused: b.Refused, Reclaimed: b.Reclaimed, Overdue: b.Lingered, Waited: b.WaitedFor,
 	}
+	st.Failures, st.Answers = s.failures.all(), s.answers.all()
 	st.Retried, st.Resets = s.retried.Load(), s.resets.Load()
 	st.Cleaned, st.Unclean = s.cleaned.Load(), s.unclean.Load()
 	s.breaker.mu.Lock()

@@ -16,8 +16,11 @@ import (
 )
 
 // finishing bounds COMMIT and ROLLBACK, which go on when their caller has left: an answer that is waited for is one
-// outcome less that nobody knows.
-const finishing = 10 * time.Second
+// outcome less that nobody knows. A caller's own deadline is kept to, but for a moment that they always have.
+const (
+	finishing = 10 * time.Second
+	leastEnd  = time.Second
+)
 
 // scopedTx is a transaction of one tenant, or a savepoint in it.
 type scopedTx struct {
@@ -136,7 +139,11 @@ func (tx *scopedTx) Rollback(ctx context.Context) error {
 
 // finish sends COMMIT or ROLLBACK by the extended protocol, where a lost answer is an error that says so.
 func (tx *scopedTx) finish(ctx context.Context, stmt string) (pgconn.CommandTag, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishing)
+	limit := finishing
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(leastEnd, time.Until(deadline)))
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	return flight(ctx, tx.pgx(), func(p *pgconn.Pipeline) int {
 		p.SendQueryPrepared(stmt, nil, nil, nil)

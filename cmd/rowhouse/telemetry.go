@@ -115,6 +115,12 @@ func (m routerMetrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		of(is, "breaker_state", "1 while connecting fails and is only tried from time to time.", open)
 		of(counts, "breaker_opened_total", "How often connecting began to fail.", float64(s.BreakerOpened))
+		for cause, n := range s.Failures {
+			of(counts, "connect_failures_total", "Connections that could not be made.", float64(n), "cause", cause)
+		}
+		for sqlstate, n := range s.Answers {
+			of(counts, "errors_total", "Errors of the server that speak of itself, or of work given up for it.", float64(n), "sqlstate", sqlstate)
+		}
 		of(is, "logins_refused", "Databases whose login it refuses.", float64(s.LoginsRefused))
 		of(counts, "retries_total", "Work that was started again because its connection had broken before it began.", float64(s.Retried))
 		of(counts, "resets_total", "How often all connections were replaced because it took no writes.", float64(s.Resets))
