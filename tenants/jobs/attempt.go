@@ -166,6 +166,11 @@ func (r *Runner) settle(ctx context.Context, op *catalog.Operation, cause error)
 	case errors.As(cause, &wait):
 		return r.postpone(ctx, op, wait.after, wait.why, true)
 	case isPermanent(cause) || op.Attempts >= r.cfg.Attempts:
+		if kinds[op.Kind].whole {
+			if err := r.takeBack(ctx, op); err != nil {
+				return r.postpone(ctx, op, 5*time.Second, explain(fmt.Errorf("%w; what it did cannot be taken back yet: %w", cause, err)), true)
+			}
+		}
 		r.log.ErrorContext(ctx, "operation failed", "operation", op.ID, "kind", op.Kind, "after", op.Step, "error", explain(cause))
 		return verdict{finished: true}, r.fail(ctx, op, explain(cause))
 	}
@@ -252,7 +257,7 @@ func (r *Runner) endEarly(ctx context.Context, op *catalog.Operation) error {
 	if err != nil {
 		return err
 	}
-	op.Cancel = asked.Cancel
+	op.Cancel, op.Args = asked.Cancel, asked.Args
 	kind, ok := kinds[op.Kind]
 	if !ok {
 		return unknown("kind " + op.Kind)
@@ -287,6 +292,28 @@ func (r *Runner) endEarly(ctx context.Context, op *catalog.Operation) error {
 			return err
 		}
 		return u.cancelled(ctx, tx, undone)
+	})
+}
+
+// takeBackTime bounds one try at taking back what an operation did.
+const takeBackTime = time.Minute
+
+// takeBack undoes what an operation did that is whole or not at all.
+func (r *Runner) takeBack(ctx context.Context, op *catalog.Operation) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTime)
+	defer cancel()
+	return r.underClaim(ctx, op, func(ctx context.Context, op *catalog.Operation) error {
+		current, err := r.catalog.Operation(ctx, op.ID)
+		if err != nil {
+			return err
+		}
+		op.Args = current.Args
+		w, err := kinds[op.Kind].begin(ctx, r, op)
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		return w.(undoer).undo(ctx)
 	})
 }
 

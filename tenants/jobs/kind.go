@@ -20,6 +20,9 @@ type kind struct {
 	// lease is how long the operation stays with a worker that is not heard of, where that is less than Config.Lease.
 	lease time.Duration
 
+	// whole says that an operation which fails is undone first (undoer): nothing of it is kept.
+	whole bool
+
 	// begin makes an attempt at an operation. The claim is held.
 	begin func(context.Context, *Runner, *catalog.Operation) (work, error)
 
@@ -30,9 +33,9 @@ type kind struct {
 
 // kinds are all of them, by the name in the operation's row. A rollout is driven by its targets and is not among them.
 var kinds = map[string]kind{
-	tenants.KindPromote:   {points: "move", lease: moveLease, begin: beginMove, failed: moveFailed},
-	tenants.KindDemote:    {points: "move", lease: moveLease, begin: beginMove, failed: moveFailed},
-	tenants.KindMove:      {points: "move", lease: moveLease, begin: beginMove, failed: moveFailed},
+	tenants.KindPromote:   {points: "move", lease: moveLease, whole: true, begin: beginMove, failed: moveFailed},
+	tenants.KindDemote:    {points: "move", lease: moveLease, whole: true, begin: beginMove, failed: moveFailed},
+	tenants.KindMove:      {points: "move", lease: moveLease, whole: true, begin: beginMove, failed: moveFailed},
 	tenants.KindClear:     {points: "clear", begin: beginClearing},
 	tenants.KindDelete:    {points: "delete", begin: beginDeletion},
 	tenants.KindUndelete:  {points: "undelete", begin: beginUndeletion},

@@ -111,28 +111,13 @@ func (m *move) alone() bool { return m.args.Made }
 // steps are what tenants.MoveSteps names.
 func (m *move) steps() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"planned": m.orUndone(m.planned), "preflight": m.orUndone(m.preflight), "provisioned": m.orUndone(m.provisioned),
-		"fencing": m.orUndone(m.fencing), "verifying": m.orUndone(m.verifying), "decided": m.decided, "switched": m.switched,
+		"planned": m.planned, "preflight": m.preflight, "provisioned": m.provisioned,
+		"fencing": m.fencing, "verifying": m.verifying, "decided": m.decided, "switched": m.switched,
 	}
 }
 
 func (m *move) passes(step string) bool {
 	return (step == "copying" || step == "ready") && m.args.Mode != tenants.MoveReplicate
-}
-
-// orUndone takes back what the operation did when a step fails for good: the tenant stays where it is.
-func (m *move) orUndone(step func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		err := step(ctx)
-		var wait *waitError
-		if err == nil || errors.As(err, &wait) || ctx.Err() != nil || !isPermanent(err) && m.op.Attempts < m.cfg.Attempts {
-			return err
-		}
-		if undone := m.undo(ctx); undone != nil {
-			return fmt.Errorf("%w; what it did could not be taken back: %w", err, undone)
-		}
-		return err
-	}
 }
 
 func (m *move) close() {
