@@ -123,7 +123,7 @@ func (c *Catalog) check(ctx context.Context, schema int64) error {
 	if c.keys == nil {
 		return nil
 	}
-	bound := []byte("rowhouse/v1/catalog.key_check\x00" + c.id)
+	bound := c.checkBound()
 	if sealed == nil {
 		fresh, err := c.keys.Seal([]byte(keyCheck), bound)
 		if err != nil {

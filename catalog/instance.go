@@ -97,7 +97,7 @@ func (c *Catalog) Renew(ctx context.Context, r Report) (*Grant, error) {
 	if err != nil {
 		return nil, refine(err, "instance")
 	}
-	return g, nil
+	return g, c.reportKeys(ctx, r.Instance)
 }
 
 // hear notes a report. From here to the end of the transaction nobody else divides.

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) catalogGroup() *cobra.Command {
-	return group("catalog", "The catalog database", a.catalogInit(), a.catalogMigrate(), a.catalogCheck(), a.catalogConfirm())
+	return group("catalog", "The catalog database", a.catalogInit(), a.catalogMigrate(), a.catalogCheck(), a.catalogRekey(), a.catalogConfirm())
 }
 
 // catalogLock is the advisory lock under which a catalog is migrated: a constant, because one database holds one catalog.
