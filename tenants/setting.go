@@ -28,6 +28,7 @@ var settings = map[string]setting{
 	"rest.tx_end":            {fits: isOneOf("commit", "commit-allow-override", "rollback", "rollback-allow-override"), want: "commit, commit-allow-override, rollback or rollback-allow-override"},
 	"rest.pre_request":       {fits: isJSON[string], want: "a function's name"},
 	"rest.aggregates":        {fits: isJSON[bool], want: "true or false"},
+	"rest.server_timing":     {fits: isJSON[bool], want: "true or false"},
 	"rest.plan":              {fits: isJSON[bool], want: "true or false"},
 	"auth.jwt_secret":        {fits: isSecret, want: "a secret of 32 characters or more", secret: true},
 	"auth.issuer":            {fits: isJSON[string], want: "an issuer"},

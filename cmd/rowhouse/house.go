@@ -137,7 +137,7 @@ func (h *house) authOf(ref string) (identity.Override, bool) {
 // newResolver is the chain of tenancy.resolve.order; with tenancy off there is one tenant and nothing to ask.
 func (h *house) newResolver() *tenants.Resolver {
 	c := h.config
-	rs := &tenants.Resolver{Verifier: h.verifier}
+	rs := &tenants.Resolver{Verifier: clockedVerifier{h.verifier}}
 	if !c.Bool("tenancy.enabled") {
 		rs.Contributors = []tenants.Contributor{tenants.Always(tenants.DefaultTenant)}
 		return rs
@@ -224,6 +224,8 @@ func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 		o.Role = o.AnonRole
 	}
 	o.NoAggregates = !effective(h, t, "rest.aggregates", !o.NoAggregates)
+	o.Timing = effective(h, t, "rest.server_timing", o.Timing)
+	o.Credential, o.Resolution = spentBefore(r.Context())
 	// A plan shows policies and everybody's statistics: never where there are others.
 	o.Plan = db.Kind == catalog.Dedicated && effective(h, t, "rest.plan", o.Plan)
 	o.Fingerprint, o.Database = db.SchemaChain+"/"+db.Fingerprint, db.ID.String()

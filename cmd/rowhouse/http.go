@@ -36,7 +36,7 @@ func (h *house) publicHandler() (http.Handler, error) {
 		Error: router.WriteError,
 	})
 	e.Group("/tenant/v1", resolve).Any("/*", echo.WrapHandler(session))
-	return router.Edge(e, h.edgeConfig()), nil
+	return clocked(router.Edge(e, h.edgeConfig())), nil
 }
 
 // adminHandler is the control plane. It has its own listener, its own credentials and no route of the data plane.
