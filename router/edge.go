@@ -48,6 +48,11 @@ type EdgeConfig struct {
 	// Nil means nobody.
 	TrustedProxies []netip.Prefix
 
+	// Origins are those whose scripts may read the answer to a request, with credentials; none where it is empty.
+	//
+	// Nil, or a nil answer, means every origin, without credentials.
+	Origins func(r *http.Request) []string
+
 	// Logger is told of panics.
 	//
 	// Nil means slog.Default().
@@ -78,7 +83,7 @@ func Edge(next http.Handler, cfg EdgeConfig) http.Handler {
 		r = r.Clone(r.Context())
 		r.Header.Set(headerRequestID, id)
 		cfg.believe(r)
-		if allowOrigin(seen, r) {
+		if cfg.allowOrigin(seen, r) {
 			return
 		}
 		if err := cfg.check(r); err != nil {
@@ -116,15 +121,26 @@ func isRequestID(s string) bool {
 type writer struct {
 	http.ResponseWriter
 	begun bool
+	// listed says that not every origin may read the answer, whatever a handler says; the one that may is origin.
+	listed bool
+	origin string
 }
 
 func (w *writer) WriteHeader(status int) {
+	if w.listed && !w.begun {
+		w.Header().Del("Access-Control-Allow-Origin")
+		if w.origin != "" {
+			w.Header().Set("Access-Control-Allow-Origin", w.origin)
+		}
+	}
 	w.begun = w.begun || status >= 200
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *writer) Write(b []byte) (int, error) {
-	w.begun = true
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
 	return w.ResponseWriter.Write(b)
 }
 
@@ -334,17 +350,24 @@ const (
 	exposedOurs = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id, Rowhouse-Outcome, Server-Timing, Preference-Applied"
 )
 
-// allowOrigin lets scripts of any origin read the answer, and answers a preflight, which can carry neither tenant nor
-// token. It says whether it was one.
-func allowOrigin(w http.ResponseWriter, r *http.Request) bool {
-	if r.Header.Get("Origin") == "" {
+// allowOrigin lets scripts of the request's origin read the answer, if they may, and answers a preflight, which can carry
+// neither tenant nor token. It says whether it was one.
+func (c EdgeConfig) allowOrigin(w *writer, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
 		return false
 	}
-	h := w.Header()
-	h.Set("Access-Control-Allow-Origin", "*")
-	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+	h, allows := w.Header(), c.admits(w, r, origin)
+	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+	switch {
+	case !preflight && allows:
 		h["Access-Control-Expose-Headers"] = []string{exposed, exposedOurs}
 		return false
+	case !preflight:
+		return false
+	case !allows: // without a header the browser goes no further
+		w.WriteHeader(http.StatusOK)
+		return true
 	}
 	allowed := []string{"Authorization"}
 	allowed = append(allowed, r.Header.Values("Access-Control-Request-Headers")...)
@@ -353,6 +376,29 @@ func allowOrigin(w http.ResponseWriter, r *http.Request) bool {
 	h.Set("Access-Control-Allow-Headers", strings.Join(allowed, ", "))
 	h.Set("Access-Control-Max-Age", "86400")
 	w.WriteHeader(http.StatusOK)
+	return true
+}
+
+// admits says whether an origin may read the answer. One that is on a list is named, and may send credentials; where there
+// is no list all may, without them.
+func (c EdgeConfig) admits(w *writer, r *http.Request, origin string) bool {
+	h := w.Header()
+	var listed []string
+	if c.Origins != nil {
+		listed = c.Origins(r)
+	}
+	if listed == nil {
+		h.Set("Access-Control-Allow-Origin", "*")
+		return true
+	}
+	w.listed = true
+	h.Add("Vary", "Origin")
+	if len(r.Header.Values("Origin")) != 1 || !slices.Contains(listed, origin) {
+		return false
+	}
+	w.origin = origin
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Allow-Credentials", "true")
 	return true
 }
 

@@ -466,3 +466,59 @@ func FuzzEdge(f *testing.F) {
 		}
 	})
 }
+
+func TestEdge_Origins(t *testing.T) {
+	t.Parallel()
+	const app = "https://app.example.com"
+	h := router.Edge(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*") // as a handler may that knows of no list
+		fmt.Fprint(w, "rows")
+	}), router.EdgeConfig{Origins: func(r *http.Request) []string {
+		return map[string][]string{"acme.example.com": {app, "https://two.example.com"}, "closed.example.com": {}}[r.Host]
+	}})
+	for _, c := range []struct {
+		name, host, origin  string
+		allowed, credential string
+	}{
+		{"no list: every origin, without credentials", "globex.example.com", app, "*", ""},
+		{"one of the list, with credentials", "acme.example.com", app, app, "true"},
+		{"another of the list", "acme.example.com", "https://two.example.com", "https://two.example.com", "true"},
+		{"one that is not on it", "acme.example.com", "https://evil.example.com", "", ""},
+		{"a look-alike with a longer host", "acme.example.com", app + ".evil.com", "", ""},
+		{"a look-alike with a longer name", "acme.example.com", "https://evilapp.example.com", "", ""},
+		{"another scheme", "acme.example.com", "http://app.example.com", "", ""},
+		{"another port", "acme.example.com", app + ":8443", "", ""},
+		{"another case", "acme.example.com", "https://APP.example.com", "", ""},
+		{"null", "acme.example.com", "null", "", ""},
+		{"an empty list", "closed.example.com", app, "", ""},
+	} {
+		for _, method := range []string{"GET", "POST", "OPTIONS"} {
+			r := request(method, "/rest/v1/projects", "Host", c.host, "Origin", c.origin)
+			if method == "OPTIONS" {
+				r.Header.Set("Access-Control-Request-Method", "DELETE")
+				r.Header.Set("Access-Control-Request-Headers", "apikey, x-tenant")
+			}
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r)
+			got := rec.Header()
+			if rec.Code != 200 || got.Get("Access-Control-Allow-Origin") != c.allowed || got.Get("Access-Control-Allow-Credentials") != c.credential {
+				t.Errorf("%s, %s: %d %v", c.name, method, rec.Code, got)
+			}
+			if (got.Get("Vary") == "Origin") == (c.allowed == "*") {
+				t.Errorf("%s, %s: a cache would mix answers up: %v", c.name, method, got)
+			}
+			if method == "OPTIONS" && strings.Contains(got.Get("Access-Control-Allow-Headers"), "x-tenant") != (c.allowed != "") {
+				t.Errorf("%s: a preflight: %v", c.name, got)
+			}
+		}
+	}
+	t.Run("two origins are none", func(t *testing.T) {
+		r := request("GET", "/", "Host", "acme.example.com")
+		r.Header["Origin"] = []string{app, "https://evil.example.com"}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		if got := rec.Header().Get("Access-Control-Allow-Origin"); got != "" {
+			t.Errorf("allowed %q", got)
+		}
+	})
+}

@@ -270,7 +270,7 @@ type tag struct {
 	hunted   bool  // its transaction may be hit by a request to cancel the one before
 
 	cancelled atomic.Int64 // when the server was last asked to cancel, in Unix nanoseconds
-	asked    bool  // the question to the gate is prepared on it
+	asked     bool         // the question to the gate is prepared on it
 }
 
 const tagKey = "rowhouse"

@@ -38,6 +38,7 @@ var settings = map[string]setting{
 	"auth.require_exp":       {fits: isJSON[bool], want: "true or false"},
 	"auth.require_audience":  {fits: isJSON[bool], want: "true or false"},
 	"auth.leeway":            {fits: isDuration, want: `a duration such as "30s"`},
+	SettingOrigins:           {fits: areOrigins, want: `a list of origins such as "https://app.example.com"`},
 	LimitRequests:            {fits: isJSON[uint16], want: "a number of requests a second, 0 for no limit"},
 	LimitConcurrent:          {fits: isJSON[uint16], want: "a number of requests at a time, 0 for no limit"},
 	LimitStatement:           {fits: isDuration, want: `a duration such as "5s", "0s" for no limit`},

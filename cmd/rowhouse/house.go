@@ -35,6 +35,7 @@ type house struct {
 	service   *tenants.Service
 	verifier  *identity.Verifier
 	resolver  *tenants.Resolver
+	byHost    []tenants.Contributor // of the resolver's
 	health    *health
 	instance  catalog.InstanceID // this process among those of the catalog
 
@@ -140,6 +141,7 @@ func (h *house) newResolver() *tenants.Resolver {
 	rs := &tenants.Resolver{Verifier: clockedVerifier{h.verifier}}
 	if !c.Bool("tenancy.enabled") {
 		rs.Contributors = []tenants.Contributor{tenants.Always(tenants.DefaultTenant)}
+		h.byHost = rs.Contributors
 		return rs
 	}
 	for _, signal := range c.Strings("tenancy.resolve.order") {
@@ -147,7 +149,8 @@ func (h *house) newResolver() *tenants.Resolver {
 		case "token":
 			rs.Contributors = append(rs.Contributors, tenants.FromClaim(c.String("auth.tenant_claim")))
 		case "domain":
-			rs.Contributors = append(rs.Contributors, tenants.FromDomain(c.Strings("tenancy.resolve.domains")...), tenants.FromCustomDomain(h.directory))
+			h.byHost = []tenants.Contributor{tenants.FromDomain(c.Strings("tenancy.resolve.domains")...), tenants.FromCustomDomain(h.directory)}
+			rs.Contributors = append(rs.Contributors, h.byHost...)
 		case "header":
 			names := c.Strings("tenancy.resolve.header")
 			rs.Contributors = append(rs.Contributors, tenants.FromHeader(names[0], names[1:]...))
@@ -166,6 +169,7 @@ func (h *house) edgeConfig() router.EdgeConfig {
 	c := h.config
 	// The data API bounds a body by the tenant's own setting; this is what nobody's may pass.
 	cfg := router.EdgeConfig{MaxBody: max(c.Int64("rest.max_body"), 64<<20), Logger: h.log}
+	cfg.Origins = func(r *http.Request) []string { return h.directory.Origins(r, h.byHost) }
 	order := c.Strings("tenancy.resolve.order")
 	cfg.PathTenant = slices.Contains(order, "path")
 	if slices.Contains(order, "query") {
