@@ -30,6 +30,7 @@ var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Rep
 	"provision": (*app).benchProvision,
 	"rest":      onBed(bench.Rest),
 	"route":     (*app).benchRoute,
+	"soak":      onBed(bench.Soak),
 	"start":     (*app).benchStart,
 }
 
@@ -51,6 +52,7 @@ func (b benchRow) row() []any {
 
 func (a *app) bench() *cobra.Command {
 	var quick bool
+	var long time.Duration
 	c := &cobra.Command{
 		Use: "bench (" + strings.Join(benchNames(), "|") + ")", Short: "Measure rowhouse beside baselines, in one run, as ratios", Args: exactly("NAME"),
 		ValidArgs: benchNames(),
@@ -63,6 +65,13 @@ func (a *app) bench() *cobra.Command {
 			if quick {
 				length = bench.Quick
 			}
+			switch {
+			case long < 0:
+				return usage("--for is negative")
+			case long > 0 && args[0] != "soak":
+				return usage("--for is for soak: %s takes as long as it needs", args[0])
+			}
+			length.For = long
 			report, err := measure(a, ctx, length)
 			if err != nil {
 				return err
@@ -74,6 +83,7 @@ func (a *app) bench() *cobra.Command {
 		}),
 	}
 	c.Flags().BoolVar(&quick, "quick", false, "end within 40 seconds")
+	c.Flags().DurationVar(&long, "for", 0, "how long a soak goes on (5m, or 20s when quick)")
 	return c
 }
 

@@ -34,6 +34,8 @@ type Length struct {
 	Rounds  int
 	Each    time.Duration
 	Workers int
+	// For is how long a soak goes on. Zero: 20 s when it is quick, else 5 minutes.
+	For time.Duration
 }
 
 // Lengths of a quick run and of a full one.
