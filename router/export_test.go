@@ -83,3 +83,6 @@ func (rt *Router) Renew(ctx context.Context) error { return rt.renew(ctx) }
 
 // Shrink is what Run does when nothing was renewed for a while.
 func (rt *Router) Shrink() { rt.shrinkIfSilent(time.Now().Add(silence)) }
+
+// Hold says how long a transaction waits for its tenant to have a home again.
+func (rt *Router) Hold(d time.Duration) { rt.held = d }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -79,16 +80,23 @@ type closure struct {
 	pause time.Duration
 }
 
+// Those who stand before a gate look at it again after a while, and after a longer one: they are many, and the catalog says
+// when it is worth it.
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = 320 * time.Millisecond
+)
+
 // readmit finds out where the tenant lives now. If that is known already, the transaction goes there at once; else it
-// comes again when the catalog says something new, or after a short while: the move may have been given up.
+// comes again when the catalog says something new about the tenant, or after a while: the move may have been given up.
 func (rt *Router) readmit(ctx context.Context, opts pgx.TxOptions, old *scope, shut *closure, cause error) (*scope, error) {
-	changed := rt.changed()
 	first := shut.until.IsZero()
 	if first {
-		shut.until, shut.pause = time.Now().Add(held), 5*time.Millisecond
+		shut.until, shut.pause = time.Now().Add(rt.held), firstPause
 	}
+	changed := rt.changed()
 	s, err := rt.look(ctx, opts, time.Until(shut.until))
-	if err != nil || first && (s.database.ID != old.database.ID || s.placement != old.placement) {
+	if err != nil || first && s.differs(old) {
 		return s, err
 	}
 	left := time.Until(shut.until)
@@ -97,18 +105,34 @@ func (rt *Router) readmit(ctx context.Context, opts pgx.TxOptions, old *scope, s
 	}
 	timer := time.NewTimer(min(shut.pause, left))
 	defer timer.Stop()
-	select {
-	case <-changed:
-	case <-timer.C:
-		shut.pause = min(2*shut.pause, 50*time.Millisecond)
-	case <-ctx.Done():
-		return nil, &refusal{kind: ctx.Err(), cause: errors.New("waiting for the tenant to be moved")}
+	for over := false; !over; {
+		select {
+		case <-changed:
+		case <-timer.C:
+			over = true
+			shut.pause = min(2*shut.pause, lastPause)
+		case <-ctx.Done():
+			return nil, &refusal{kind: ctx.Err(), cause: errors.New("waiting for the tenant to be moved")}
+		}
+		changed = rt.changed()
+		if s, err = rt.scope(ctx, opts); err != nil {
+			return nil, err
+		}
+		over = over || s.differs(old) || !s.moving
 	}
-	s, err = rt.scope(ctx, opts)
-	if err == nil {
-		s.asks = s.placement > 0 // the gate was shut a moment ago, whatever the catalog says
-	}
-	return s, err
+	s.asks = s.placement > 0 // the gate was shut a moment ago, whatever the catalog says
+	return s, nil
+}
+
+// differs says that the tenant has another home than it had.
+func (s *scope) differs(old *scope) bool {
+	return s.database.ID != old.database.ID || s.placement != old.placement
+}
+
+// crowded says whether to come again: all who stood before a gate go through it at once, and there are more of them than
+// the tenant may have at a time.
+func (shut *closure) crowded(ctx context.Context, err error) bool {
+	return !shut.until.IsZero() && errors.Is(err, ErrRateLimited) && time.Until(shut.until.Add(held)) > 0 && pause(ctx, firstPause/2+rand.N(firstPause))
 }
 
 // look is scope by what the catalog says now, where the directory remembers. A catalog that does not answer in time leaves

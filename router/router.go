@@ -170,6 +170,8 @@ type Router struct {
 	frames sync.Map // of adopted databases, by their roles
 	pools  *lease.Cache[poolKey, *pool]
 
+	held time.Duration // how long a transaction waits for its tenant to have a home again
+
 	accounts   accounts
 	host       *account // what BeginUnscoped uses
 	unscoped   atomic.Int64
@@ -186,7 +188,7 @@ func New(dir Directory, cfg Config) (*Router, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), servers: map[catalog.ServerID]*server{}}
+	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), servers: map[catalog.ServerID]*server{}, held: held}
 	rt.accounts.tenants = map[catalog.TenantID]*account{}
 	rt.host = &account{all: &rt.accounts, limits: tenants.Limits{ConcurrentRequests: atOnce}}
 	rt.pools = lease.New(lease.Config[poolKey, *pool]{
@@ -246,9 +248,10 @@ func (rt *Router) begin(ctx context.Context, s *scope) (tx *scopedTx, broken *se
 	// A server that lives answers this at once, whatever the transaction will do.
 	opening, cancel := context.WithTimeout(ctx, rt.cfg.ConnectTimeout)
 	_, err = flight(opening, l.pgx(), l.opens(s))
+	late := opening.Err() != nil
 	cancel()
 	switch {
-	case err != nil && ctx.Err() == nil && opening.Err() != nil: // its peer is gone, and so are those of its neighbours
+	case err != nil && ctx.Err() == nil && late: // its peer is gone, and so are those of its neighbours
 		broken = l.server()
 		l.lease.Value().reset()
 		err = &refusal{kind: ErrUnavailable, cause: errors.New("connection does not answer")}
@@ -319,6 +322,7 @@ func (rt *Router) run(ctx context.Context, opts pgx.TxOptions, try func(*scope) 
 			}
 		case broken != nil && broken.again(ctx, n):
 			n++
+		case shut.crowded(ctx, err):
 		default:
 			return err
 		}

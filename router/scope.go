@@ -76,6 +76,7 @@ type scope struct {
 	begin    string        // the text of BEGIN where it is not one of the frame's
 
 	placement int64 // the number of the tenant's placement; 0: its database has no gate
+	moving    bool  // the tenant is about to have another one
 	asks      bool  // the transaction asks the gate
 }
 
@@ -136,7 +137,7 @@ func (rt *Router) scope(ctx context.Context, opts pgx.TxOptions) (*scope, error)
 	if err := tenants.Served(t); err != nil {
 		return nil, err
 	}
-	s := &scope{tenant: t.ID, placement: t.PlacementEpoch}
+	s := &scope{tenant: t.ID, placement: t.PlacementEpoch, moving: t.Moving}
 	var limits tenants.Limits
 	s.place.work = tenants.WorkOf(ctx)
 	s.place.account, limits = rt.account(t)
