@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"database/sql/driver"
+	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -41,6 +43,16 @@ func (id ID[Row]) String() string { return uuid.UUID(id).String() }
 
 // IsZero says that id belongs to no row.
 func (id ID[Row]) IsZero() bool { return id == ID[Row]{} }
+
+// Time is when the id was made. An id of another kind than ours was made at no time.
+func (id ID[Row]) Time() time.Time {
+	if id[6]>>4 != 7 {
+		return time.Time{}
+	}
+	var ms [8]byte
+	copy(ms[2:], id[:6])
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:])))
+}
 
 // Compact is the form without dashes, as it stands in names of databases and roles.
 func (id ID[Row]) Compact() string { return fmt.Sprintf("%x", id[:]) }

@@ -299,3 +299,29 @@ func (c *Catalog) OperationEvents(ctx context.Context, id OperationID, after int
 	return all[OperationEvent](ctx, c.pool, "operation "+id.String(), `
 		select seq, at, state, step, message from rowhouse.operation_events where operation = $1 and seq > $2 order by seq`, id, after)
 }
+
+// Live is what unfinished operations work on.
+type Live struct {
+	Operations map[OperationID]bool
+	Databases  map[DatabaseID]bool
+	Tenants    map[TenantID]bool
+}
+
+// Live says what is being worked on. One operation can work on several databases: those that its tenant lives in and comes
+// to are among them by their marks.
+func (c *Catalog) Live(ctx context.Context) (*Live, error) {
+	type row struct {
+		ID       OperationID
+		Database DatabaseID
+		Tenant   TenantID
+	}
+	found, err := all[row](ctx, c.pool, "operations", `
+		select id, database, tenant from rowhouse.operations where state not in ('done', 'failed', 'cancelled')`)
+	live := &Live{map[OperationID]bool{}, map[DatabaseID]bool{}, map[TenantID]bool{}}
+	for _, o := range found {
+		live.Operations[o.ID], live.Databases[o.Database], live.Tenants[o.Tenant] = true, true, true
+	}
+	delete(live.Databases, DatabaseID{})
+	delete(live.Tenants, TenantID{})
+	return live, err
+}

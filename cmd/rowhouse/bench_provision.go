@@ -21,10 +21,10 @@ func (a *app) benchProvision(ctx context.Context, l bench.Length) (bench.Report,
 		return bench.Report{}, err
 	}
 	h := bench.ProvisionHouse{
-		Catalog: d.house.catalog, Runner: d.house.runner, Service: d.house.service, DSN: d.server.DSN, Files: files,
+		Catalog: d.house.catalog, Runner: d.house.runner, Service: d.house.service, DSN: d.server.DSN, Files: files, Leftovers: 1000,
 	}
 	if l == bench.Quick {
-		h.Within = 25 * time.Second
+		h.Within, h.Leftovers = 20*time.Second, 8
 	}
 	return bench.Provision(ctx, h, l)
 }

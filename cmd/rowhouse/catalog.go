@@ -101,9 +101,24 @@ func (a *app) bringCatalogUp(ctx context.Context, cfg *config) error {
 	return nil
 }
 
+type differenceRow struct{ jobs.Finding }
+
+func (differenceRow) columns() []string {
+	return []string{"server", "kind", "name", "critical", "problem", "did", "cure"}
+}
+
+func (f differenceRow) row() []any {
+	return []any{f.Server, f.Kind, f.Finding.Name, f.Critical, f.Problem, f.Did, f.Cure}
+}
+
+func (f differenceRow) name() string { return f.Finding.Name }
+
 func (a *app) catalogCheck() *cobra.Command {
-	return &cobra.Command{
+	var cfg jobs.ReconcileConfig
+	c := &cobra.Command{
 		Use: "check", Short: "Check that keys, schema and servers are sound", Args: exactly(),
+		Long: "Compares databases, roles and gates on every server with the catalog, and lists what differs. With --mend databases that\nnobody knows are closed and renamed rh_orphan_…, and roles without a database log in no more; nothing is dropped. A\nrunning service does that every hour. What keeps a tenant from being served makes it fail.",
+		Example: "  rowhouse catalog check\n  rowhouse catalog check --mend -o json",
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			r, err := a.reachCatalog(ctx)
 			if err != nil {
@@ -123,10 +138,30 @@ func (a *app) catalogCheck() *cobra.Command {
 			if err := errors.Join(problems...); err != nil {
 				return err
 			}
+			found, err := r.runner.Reconcile(ctx, cfg)
+			if err != nil {
+				return err
+			}
+			if len(found) > 0 || a.output != "table" {
+				if err := a.print(rows(found, func(f jobs.Finding) differenceRow { return differenceRow{f} })); err != nil {
+					return err
+				}
+			}
+			critical := 0
+			for _, f := range found {
+				if f.Critical {
+					critical++
+				}
+			}
+			if critical > 0 {
+				return &coded{err: fmt.Errorf("catalog %s: %s", r.catalog.ID(), counted(critical, "thing keeps tenants from being served", "things keep tenants from being served")), code: exitFailure}
+			}
 			fmt.Fprintf(a.stderr, "catalog %s is sound; %s\n", r.catalog.ID(), counted(len(servers), "server answers", "servers answer"))
 			return nil
 		}),
 	}
+	c.Flags().BoolVar(&cfg.Mend, "mend", false, "set aside what nobody knows")
+	return c
 }
 
 func (a *app) catalogConfirm() *cobra.Command {

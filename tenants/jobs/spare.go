@@ -93,7 +93,7 @@ func (s *spare) cancelled(ctx context.Context, tx *catalog.Tx, undone bool) erro
 	return tx.BuryDatabase(ctx, s.db.ID)
 }
 
-var pointSpareRenamed = fp.Point("provision.database.renamed")
+var pointSpareRenamed = fp.Point("spare.database.renamed")
 
 // renameSpare gives a database that stood ready the name it serves under, and says whose it is. Nobody is connected to it:
 // no login may be used before the tenant is active.

@@ -24,7 +24,7 @@ type ProvisionHouse struct {
 	DSN func(database string) string
 	// Files is the set that tenants are born with.
 	Files []migrations.File
-	// Leftovers is how many tenants are begun and taken back before what is left of them is counted.
+	// Leftovers is how many tenants are made and taken away before what is left of them is counted.
 	Leftovers int
 	// Within bounds the whole: no round is begun that would not end in it.
 	Within time.Duration
@@ -67,9 +67,18 @@ func Provision(ctx context.Context, h ProvisionHouse, l Length) (Report, error) 
 			Result{Name: "dedicated_8_at_once", Means: "the same, eight at the same time, against eight bare statements at the same time; the time of one is an eighth of all"},
 			l.Rounds, p.eight(p.dedicatedAt), p.eight(p.bareAt),
 		},
+		{
+			Result{Name: "dedicated_spare", Means: "a tenant that takes a database which stands ready"},
+			4 * l.Rounds, p.dedicated, p.bare,
+		},
 		{Result{Name: "shared", Means: "a tenant in the shared database"}, 8 * l.Rounds, p.shared, nil},
 	}
 	for _, r := range rows {
+		if r.result.Name == "dedicated_spare" {
+			if err := p.stock(ctx, r.rounds); err != nil {
+				return report, fmt.Errorf("%s: %w", r.result.Name, err)
+			}
+		}
 		result, err := p.compare(ctx, r.result, r.rounds, r.ours, r.baseline)
 		if err != nil {
 			return report, fmt.Errorf("%s: %w", r.result.Name, err)
@@ -79,7 +88,122 @@ func Provision(ctx context.Context, h ProvisionHouse, l Length) (Report, error) 
 		}
 		report.Results = append(report.Results, result)
 	}
-	return report, nil
+	left, err := p.leftovers(ctx)
+	report.Results = append(report.Results, left)
+	return report, err
+}
+
+// stock has n databases stand ready.
+func (p *provision) stock(ctx context.Context, n int) error {
+	server, err := p.server(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := p.Service.SetServer(ctx, server.Name, tenants.ServerLimits{Spares: &n, MaxDatabases: new(100_000)}); err != nil {
+		return err
+	}
+	for {
+		begun, err := p.Runner.Restock(ctx)
+		if err != nil || len(begun) == 0 {
+			return err
+		}
+		for _, op := range begun {
+			if err := p.work(ctx, op); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (p *provision) server(ctx context.Context) (*catalog.Server, error) {
+	for server, err := range p.Catalog.Servers(ctx) {
+		return server, err
+	}
+	return nil, errors.New("the house has no server")
+}
+
+// leftovers makes tenants and takes them away again: half of them purged after they were whole, half undone in the middle of
+// being made. Then it counts what is there on the server and was not before.
+func (p *provision) leftovers(ctx context.Context) (Result, error) {
+	r := Result{Name: "leftovers", Unit: "objects", Means: fmt.Sprintf("databases and roles on the server, and unfinished rows in the catalog, after %d dedicated tenants were made and purged or begun and undone", p.Leftovers)}
+	if err := p.stock(ctx, 0); err != nil {
+		return r, err
+	}
+	before, err := p.objects(ctx)
+	if err != nil {
+		return r, err
+	}
+	for i := range p.Leftovers {
+		away := p.madeAndPurged
+		if i%2 == 1 {
+			away = p.begunAndUndone
+		}
+		if err := away(ctx, fmt.Sprintf("gone-%d", i), time.Duration(i%40)*5*time.Millisecond); err != nil {
+			return r, fmt.Errorf("tenant gone-%d: %w", i, err)
+		}
+	}
+	after, err := p.objects(ctx)
+	r.Value = float64(after - before)
+	return r, err
+}
+
+func (p *provision) madeAndPurged(ctx context.Context, name string, _ time.Duration) error {
+	if err := p.make(ctx, tenants.TenantSpec{Name: name, Placement: catalog.Dedicated}); err != nil {
+		return err
+	}
+	op, err := p.Service.DeleteTenant(ctx, name, tenants.DeleteSpec{NoExport: true})
+	if err != nil {
+		return err
+	}
+	if err := p.work(ctx, op); err != nil {
+		return err
+	}
+	if op, err = p.Service.PurgeTenant(ctx, name); err != nil {
+		return err
+	}
+	return p.work(ctx, op)
+}
+
+// begunAndUndone lets the tenant be made for a while, which is another each time.
+func (p *provision) begunAndUndone(ctx context.Context, name string, after time.Duration) error {
+	op, err := p.Service.CreateTenant(ctx, tenants.TenantSpec{Name: name, Placement: catalog.Dedicated})
+	if err != nil {
+		return err
+	}
+	working, stop := context.WithTimeout(ctx, after)
+	_, _ = p.Runner.Work(working, op.ID) // it is ended in the middle
+	stop()
+	if op, err = p.Service.CancelOperation(ctx, op.ID, true); errors.Is(err, catalog.ErrConflict) { // it was whole already
+		if op, err = p.Service.DeleteTenant(ctx, name, tenants.DeleteSpec{NoExport: true}); err != nil {
+			return err
+		}
+		if err := p.work(ctx, op); err != nil {
+			return err
+		}
+		if op, err = p.Service.PurgeTenant(ctx, name); err != nil {
+			return err
+		}
+		return p.work(ctx, op)
+	}
+	if err != nil {
+		return err
+	}
+	if op, err = p.Runner.Work(ctx, op.ID); err == nil && op.Effects != catalog.EffectsUndone {
+		err = fmt.Errorf("operation is %s: %s", op.State, op.Error)
+	}
+	return err
+}
+
+// objects counts what stands on the server, and what the catalog has not finished.
+func (p *provision) objects(ctx context.Context) (n int, err error) {
+	if err := p.admins[0].QueryRow(ctx, `select (select count(*) from pg_database) + (select count(*) from pg_roles)`).Scan(&n); err != nil {
+		return 0, err
+	}
+	var open int
+	err = p.Catalog.Pool().QueryRow(ctx, `
+		select (select count(*) from rowhouse.databases where state <> 'gone') + (select count(*) from rowhouse.tenants where state <> 'deleted')
+		     + (select count(*) from rowhouse.operations where state not in ('done', 'cancelled')) + (select count(*) from rowhouse.credentials)`).Scan(&open)
+	return n + open, err
 }
 
 // open makes the template, the shared database and what a process pays for once.
@@ -158,8 +282,14 @@ func (p *provision) make(ctx context.Context, spec tenants.TenantSpec) error {
 	if err != nil {
 		return err
 	}
-	if op, err = p.Runner.Work(ctx, op.ID); err == nil && op.State != catalog.OperationDone {
-		err = errors.New(op.Error)
+	return p.work(ctx, op)
+}
+
+// work carries an operation out in this process.
+func (p *provision) work(ctx context.Context, op *catalog.Operation) error {
+	op, err := p.Runner.Work(ctx, op.ID)
+	if err == nil && op.State != catalog.OperationDone {
+		err = fmt.Errorf("operation is %s: %s", op.State, op.Error)
 	}
 	return err
 }
