@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -31,6 +33,17 @@ type EdgeConfig struct {
 	//
 	// Zero means 10 MiB.
 	MaxBody int64
+
+	// MaxBodies is how many bytes the bodies of all requests at a time may have together; what is beyond is answered with
+	// 503 before it is read. One whose length is not announced counts as a MiB.
+	//
+	// Zero means 512 MiB.
+	MaxBodies int64
+
+	// Stall is how long a client may take none of an answer before its connection is broken off.
+	//
+	// Zero means 30 s.
+	Stall time.Duration
 
 	// MaxTarget is how many bytes the path and query may have together.
 	//
@@ -61,6 +74,8 @@ type EdgeConfig struct {
 
 func (c EdgeConfig) withDefaults() EdgeConfig {
 	c.MaxBody = or(c.MaxBody, 10<<20)
+	c.MaxBodies = or(c.MaxBodies, 512<<20)
+	c.Stall = or(c.Stall, 30*time.Second)
 	c.MaxTarget = or(c.MaxTarget, 32<<10)
 	c.MaxHeaders = or(c.MaxHeaders, 64<<10)
 	if c.Logger == nil {
@@ -75,10 +90,13 @@ const headerRequestID = "X-Request-Id"
 // look at, answers preflights, takes the tenant off path and query where that is asked for, and turns a panic into a 500.
 func Edge(next http.Handler, cfg EdgeConfig) http.Handler {
 	cfg = cfg.withDefaults()
+	var bodies atomic.Int64 // bytes of all that are on their way
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := requestID(r)
 		w.Header().Set(headerRequestID, id)
-		seen := &writer{ResponseWriter: w}
+		seen := &writer{ResponseWriter: w, stall: cfg.Stall}
+		seen.wait() // the one that is set may be an earlier request's
+		defer seen.wait()
 		defer recoverPanic(seen, r, cfg.Logger)
 		r = r.Clone(r.Context())
 		r.Header.Set(headerRequestID, id)
@@ -95,10 +113,25 @@ func Edge(next http.Handler, cfg EdgeConfig) http.Handler {
 			WriteError(seen, r, err)
 			return
 		}
+		if length := r.ContentLength; length != 0 {
+			if length < 0 {
+				length = unannounced
+			}
+			defer bodies.Add(-length)
+			if bodies.Add(length) > cfg.MaxBodies {
+				WriteError(seen, r, errBodies)
+				return
+			}
+		}
 		r.Body = http.MaxBytesReader(seen, r.Body, cfg.MaxBody)
 		next.ServeHTTP(seen, r)
 	})
 }
+
+// unannounced is what a body counts as whose length is not known.
+const unannounced = 1 << 20
+
+var errBodies = &refusal{kind: ErrOverloaded, cause: errors.New("too many large bodies at a time")}
 
 // requestID is the request's own id if it has a fit one, else a new one.
 func requestID(r *http.Request) string {
@@ -121,6 +154,7 @@ func isRequestID(s string) bool {
 type writer struct {
 	http.ResponseWriter
 	begun bool
+	stall time.Duration
 	// listed says that not every origin may read the answer, whatever a handler says; the one that may is origin.
 	listed bool
 	origin string
@@ -134,6 +168,7 @@ func (w *writer) WriteHeader(status int) {
 		}
 	}
 	w.begun = w.begun || status >= 200
+	w.wait()
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -141,8 +176,25 @@ func (w *writer) Write(b []byte) (int, error) {
 	if !w.begun {
 		w.WriteHeader(http.StatusOK)
 	}
-	return w.ResponseWriter.Write(b)
+	// Piece by piece, so that a client that reads slowly has its time for each.
+	written := 0
+	for {
+		piece := b[written:min(len(b), written+pieceSize)]
+		w.wait()
+		n, err := w.ResponseWriter.Write(piece)
+		if written += n; err != nil || written == len(b) {
+			return written, err
+		}
+	}
 }
+
+// wait gives the client its time for what is written next.
+func (w *writer) wait() {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.stall)) // a test's recorder has none
+}
+
+// pieceSize is how much of an answer a client has to take within the time of EdgeConfig.Stall.
+const pieceSize = 64 << 10
 
 // Unwrap is for http.ResponseController.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }

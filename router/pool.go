@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -61,6 +62,8 @@ type pool struct {
 	released atomic.Int64 // when a connection last came back, in Unix nanoseconds
 
 	reclaimed atomic.Int64 // when one was last taken for another database
+	filled    atomic.Int64 // when the server last had no connection left, in Unix nanoseconds
+	full      atomic.Int64 // until when no connection is asked for: the server had none left, in Unix nanoseconds; 0 is not
 	doubtful  atomic.Int64 // until when even a connection just used is asked before it is lent
 }
 
@@ -158,6 +161,7 @@ func (p *pool) config(cc *pgx.ConnConfig) (*pgxpool.Config, error) {
 	cfg.AfterConnect = p.greet
 	cfg.BeforeClose = p.gone
 
+	cc.RuntimeParams["lock_timeout"] = lockTimeout
 	cc.ConnectTimeout = rc.AcquireTimeout + rc.ConnectTimeout
 	cc.DialFunc = p.server.budget.Dial
 	cc.LookupFunc = p.server.primary.lookup
@@ -194,6 +198,10 @@ func (p *pool) attempt(_ context.Context, cc *pgx.ConnConfig) error {
 	p.server.primary.put(cc)
 	return nil
 }
+
+// lockTimeout is how long a statement waits for a lock, unless its transaction says otherwise: DDL that holds a table must
+// not gather everybody's requests behind it.
+const lockTimeout = "2s"
 
 // answering is how long a server may take to answer a request to cancel; then the connection is given up.
 const answering = time.Second
@@ -413,14 +421,17 @@ func (p *pool) take(ctx context.Context, tenant catalog.TenantID, a *acquisition
 
 // blocked says why no connection would be made now, if none is idle.
 func (p *pool) blocked() error {
-	login := p.server.login(p.key)
-	if login == nil && !p.server.breaker.isOpen() {
+	login, full := p.server.login(p.key), p.full.Load()
+	if login == nil && full == 0 && !p.server.breaker.isOpen() {
 		return nil
 	}
 	if idle, _ := p.gate.surplus(); idle > 0 {
 		return nil
 	}
 	now := time.Now()
+	if wait := time.Unix(0, full).Sub(now); full != 0 && wait > 0 {
+		return &refusal{kind: ErrOverloaded, cause: errors.New("server has no connection left"), wait: wait}
+	}
 	if login != nil {
 		if err := login.blocked(now); err != nil {
 			return err
@@ -579,6 +590,14 @@ func (e errLogin) Unwrap() error { return e.error }
 
 // fullPause is how long to wait before a server that had no connection left is asked once more.
 const fullPause = 50 * time.Millisecond
+
+// isFull hears that the server had no connection left for the database. It may be asked once more, and then not for up to two
+// seconds.
+func (p *pool) isFull(now time.Time) {
+	if last := p.filled.Swap(now.UnixNano()); now.Sub(time.Unix(0, last)) < time.Second {
+		p.full.Store(now.Add(time.Second + rand.N(time.Second)).UnixNano())
+	}
+}
 
 // mend says whether it is worth asking again: the server has moved, the credential may have changed since the pool was made,
 // or the server may have a connection left by now.

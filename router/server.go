@@ -171,6 +171,7 @@ func (s *server) missed(p *pool, err error) {
 	case ofRoom:
 		s.breaker.spared()
 		s.budget.Penalize()
+		p.isFull(now)
 		s.router.log.Warn("server has no connection left", "server", s.id, "database", p.key.database)
 	case ofServer:
 		was := s.breaker.isOpen()
