@@ -117,7 +117,7 @@ func (a *app) catalogCheck() *cobra.Command {
 	var cfg jobs.ReconcileConfig
 	c := &cobra.Command{
 		Use: "check", Short: "Check that keys, schema and servers are sound", Args: exactly(),
-		Long: "Compares databases, roles and gates on every server with the catalog, and lists what differs. With --mend databases that\nnobody knows are closed and renamed rh_orphan_…, and roles without a database log in no more; nothing is dropped. A\nrunning service does that every hour. What keeps a tenant from being served makes it fail.",
+		Long:    "Compares databases, roles and gates on every server with the catalog, and lists what differs. With --mend databases that\nnobody knows are closed and renamed rh_orphan_…, and roles without a database log in no more; nothing is dropped. A\nrunning service does that every hour. What keeps a tenant from being served makes it fail.",
 		Example: "  rowhouse catalog check\n  rowhouse catalog check --mend -o json",
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			r, err := a.reachCatalog(ctx)
