@@ -22,6 +22,8 @@ type Change struct {
 	Servers   []*Server
 	// Settings are the global ones; nil when they did not change.
 	Settings map[string]json.RawMessage
+	// Plan is what editions give and applications ask for; nil when it did not change.
+	Plan *Plan
 	// Served are the schema versions that are served.
 	Served ServedVersions
 	// Logins are all of the databases above, their secrets sealed.
@@ -106,6 +108,9 @@ func (c *Catalog) Changes(ctx context.Context, since int64) (*Change, error) {
 			return err
 		}
 		ch.Served = *served
+		if ch.Plan, err = plan(ctx, tx, since); err != nil {
+			return err
+		}
 		return tx.QueryRow(ctx, `
 			select case when $1::bigint = 0 or exists (select from rowhouse.changes
 			                                    where kind = 'tenant' and id = '00000000-0000-0000-0000-000000000000' and revision > $1)

@@ -45,6 +45,7 @@ type Directory struct {
 	logins    map[catalog.DatabaseID][]catalog.SealedLogin
 	servers   map[catalog.ServerID]*catalog.Server
 	settings  map[string]json.RawMessage
+	plan      *catalog.Plan
 	served    catalog.ServedVersions
 	moving    int           // tenants that are about to change their database
 	changed   chan struct{} // closed with the next change; nil until somebody waits for one
@@ -153,6 +154,9 @@ func (d *Directory) apply(ch *catalog.Change) {
 	}
 	for _, s := range ch.Servers {
 		d.servers[s.ID] = s
+	}
+	if ch.Plan != nil {
+		d.plan = ch.Plan
 	}
 	if ch.Settings != nil {
 		d.settings = ch.Settings
@@ -342,7 +346,7 @@ func (d *Directory) SecretSetting(t *catalog.Tenant, key string) (catalog.Secret
 	return d.catalog.UnsealSetting(t.ID, key, value)
 }
 
-// Setting is what the host decided under key for a tenant: its own value, else everybody's, else nil.
+// Setting is what the host decided under key for a tenant: its own value, else its edition's, else everybody's, else nil.
 func (d *Directory) Setting(t *catalog.Tenant, key string) json.RawMessage {
 	if t != nil {
 		if value, ok := t.Settings[key]; ok {
@@ -351,6 +355,9 @@ func (d *Directory) Setting(t *catalog.Tenant, key string) json.RawMessage {
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	if value := d.sold(t, key); value != nil {
+		return value
+	}
 	return d.settings[key]
 }
 

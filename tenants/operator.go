@@ -16,6 +16,7 @@ type Operator interface {
 	TenantOperator
 	LifeOperator
 	TrailOperator
+	PlanOperator
 	MoveOperator
 	OperationOperator
 	ServerOperator

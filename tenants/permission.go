@@ -11,6 +11,7 @@ const (
 	PermitTenantsCreate  Permission = "tenants.create"
 	PermitTenantsUpdate  Permission = "tenants.update"
 	PermitTenantsSuspend Permission = "tenants.suspend"
+	PermitFeaturesManage Permission = "features.manage"
 	PermitTenantsDelete  Permission = "tenants.delete"
 	PermitServersRead    Permission = "servers.read"
 	PermitServersManage  Permission = "servers.manage"
@@ -34,5 +35,5 @@ var Permissions = []Permission{
 	PermitTenantsRead, PermitTenantsCreate, PermitTenantsUpdate, PermitTenantsSuspend, PermitTenantsDelete, "tenants.migrate",
 	PermitImpersonate, PermitPlacement, PermitDataCross,
 	PermitServersRead, PermitServersManage, PermitOpsRead, PermitOpsRetry, PermitOpsCancel,
-	PermitSettingsRead, PermitSettingsManage, "features.manage", PermitTokensRead, PermitTokensManage, PermitAuditRead,
+	PermitSettingsRead, PermitSettingsManage, PermitFeaturesManage, PermitTokensRead, PermitTokensManage, PermitAuditRead,
 }

@@ -33,6 +33,7 @@ func (h *house) publicHandler() (http.Handler, error) {
 		AnonRole: func(t *catalog.Tenant) string {
 			return effective(h, t, "rest.anon_role", h.config.String("rest.anon_role"))
 		},
+		Features: h.directory.VisibleFeatures,
 		Error: router.WriteError,
 	})
 	e.Group("/tenant/v1", resolve).Any("/*", echo.WrapHandler(session))

@@ -33,7 +33,7 @@ type app struct {
 func (a *app) root() *cobra.Command {
 	root := group("rowhouse", "A database-per-tenant router service for PostgreSQL",
 		a.dev(), a.serve(), a.catalogGroup(), a.serverGroup(), a.databaseGroup(), a.tenantGroup(), a.domainGroup(), a.migrateGroup(), a.opGroup(),
-		a.settingGroup(), a.tokenGroup(), a.auditGroup(), a.bench(), a.configGroup(), a.version(), a.healthcheck(),
+		a.settingGroup(), a.editionGroup(), a.featureGroup(), a.limitGroup(), a.tokenGroup(), a.auditGroup(), a.bench(), a.configGroup(), a.version(), a.healthcheck(),
 		a.completion(), a.man())
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

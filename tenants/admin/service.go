@@ -47,6 +47,7 @@ func (s *service) register() {
 	s.registerTenants()
 	s.registerLife()
 	s.registerTrail()
+	s.registerPlan()
 	s.registerMoves()
 	s.registerServers()
 	s.registerOperations()

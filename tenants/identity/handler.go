@@ -21,6 +21,11 @@ type HandlerConfig struct {
 	// Nil: none.
 	Settings func(t *catalog.Tenant) map[string]json.RawMessage
 
+	// Features are those of a tenant that its clients may see.
+	//
+	// Nil: none.
+	Features func(t *catalog.Tenant) map[string]json.RawMessage
+
 	// Error answers a request that has no session.
 	//
 	// Nil: 400 tenant_required.
@@ -33,6 +38,9 @@ func (c HandlerConfig) withDefaults() HandlerConfig {
 	}
 	if c.Settings == nil {
 		c.Settings = func(*catalog.Tenant) map[string]json.RawMessage { return nil }
+	}
+	if c.Features == nil {
+		c.Features = func(*catalog.Tenant) map[string]json.RawMessage { return nil }
 	}
 	if c.Error == nil {
 		c.Error = func(w http.ResponseWriter, _ *http.Request, _ error) {
@@ -63,7 +71,7 @@ type sessionBody struct {
 	Tenant       *tenantBody                `json:"tenant"`
 	Role         *string                    `json:"role"`
 	Permissions  []string                   `json:"permissions"`
-	Features     map[string]bool            `json:"features"`
+	Features     map[string]json.RawMessage `json:"features"`
 	Settings     map[string]json.RawMessage `json:"settings"`
 	Impersonator *string                    `json:"impersonator"`
 }
@@ -86,12 +94,15 @@ func (h *handler) session(w http.ResponseWriter, r *http.Request) {
 	}
 	body := sessionBody{
 		Subject: orNull(s.Subject()), Side: s.Side(), Role: orNull(s.Role()), Impersonator: orNull(s.Impersonator()),
-		Permissions: []string{}, Features: map[string]bool{}, Settings: map[string]json.RawMessage{},
+		Permissions: []string{}, Features: map[string]json.RawMessage{}, Settings: map[string]json.RawMessage{},
 	}
 	if t := s.Tenant(); t != nil {
 		body.Tenant = &tenantBody{t.Name, t.ID}
 		if body.Role == nil {
 			body.Role = orNull(h.cfg.AnonRole(t))
+		}
+		if visible := h.cfg.Features(t); visible != nil {
+			body.Features = visible
 		}
 		if visible := h.cfg.Settings(t); visible != nil {
 			body.Settings = visible
