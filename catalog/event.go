@@ -57,6 +57,12 @@ func actorOf(ctx context.Context, a Actor) Actor {
 	return a
 }
 
+// ActorOf is who acts under the context. The zero Actor is the system itself.
+func ActorOf(ctx context.Context) Actor {
+	a, _ := ctx.Value(actorKey{}).(Actor)
+	return a
+}
+
 func (e Event) validate() error {
 	if e.Action == "" {
 		return fmt.Errorf("audit event without an action: %w", ErrInvalid)

@@ -140,7 +140,7 @@ type RolloutTarget struct {
 	SQLState   string          `json:"sqlstate,omitempty" db:"sqlstate"`
 	Error      string          `json:"error,omitempty"`
 	Detail     json.RawMessage `json:"detail,omitempty"`
-	Seq        int64           `json:"-"`
+	Seq        int64           `json:"seq,omitempty"`
 	StartedAt  *time.Time      `json:"started_at,omitempty"`
 	FinishedAt *time.Time      `json:"finished_at,omitempty"`
 }
@@ -664,6 +664,16 @@ func (c *Catalog) RolloutServers(ctx context.Context, id RolloutID) ([]ServerID,
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[ServerID])
 	return found, refine(err, "servers of rollout "+id.String())
+}
+
+// FingerprintAt is how most databases of a chain look, but for one; empty where there are none.
+func (c *Catalog) FingerprintAt(ctx context.Context, chain string, but DatabaseID) (string, error) {
+	var fingerprint string
+	err := c.pool.QueryRow(ctx, `
+		select coalesce((select fingerprint from rowhouse.databases
+		                  where schema_chain = $1 and id <> $2 and fingerprint <> '' and state in ('active', 'template', 'spare') and not adopted
+		                  group by fingerprint order by count(*) desc, fingerprint limit 1), '')`, chain, but).Scan(&fingerprint)
+	return fingerprint, refine(err, "fingerprint")
 }
 
 // TargetDuration is how long the databases of the last rollouts took each, in the middle; zero where there were none.

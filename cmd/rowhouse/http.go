@@ -16,6 +16,7 @@ import (
 	"github.com/rowhouse/rowhouse/tenants"
 	"github.com/rowhouse/rowhouse/tenants/admin"
 	"github.com/rowhouse/rowhouse/tenants/identity"
+	"github.com/rowhouse/rowhouse/tenants/jobs"
 )
 
 // publicHandler is the data plane: everything on it belongs to a tenant, but for the two health pages.
@@ -66,8 +67,9 @@ func (h *house) adminHandler() (http.Handler, error) {
 			}
 			return session, t.Permissions, nil
 		},
-		Version: release,
-		Hosts:   h.config.Strings("admin.hosts"),
+		Rollouts: jobs.Fleet{Runner: h.runner},
+		Version:  release,
+		Hosts:    h.config.Strings("admin.hosts"),
 
 		DestructivePerMinute: h.config.Int("admin.destructive_per_minute"),
 

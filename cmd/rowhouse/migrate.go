@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants/jobs"
 )
 
 func (a *app) migrateGroup() *cobra.Command {
@@ -112,12 +113,12 @@ func (a *app) lintDatabases(ctx context.Context, refs []string, citus bool) erro
 		return err
 	}
 	defer r.close()
-	ids, err := databaseRefs(ctx, r.catalog, refs)
-	if err != nil {
-		return err
-	}
 	found, broken := []findingRow{}, 0
-	for i, id := range ids {
+	for i, ref := range refs {
+		id, err := jobs.Fleet{Runner: r.runner}.Database(ctx, ref)
+		if err != nil {
+			return err
+		}
 		findings, err := r.runner.LintDatabase(ctx, id, citus)
 		if err != nil {
 			return err

@@ -18,6 +18,8 @@ import (
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants"
+	"github.com/rowhouse/rowhouse/tenants/admin"
 	"github.com/rowhouse/rowhouse/tenants/jobs"
 )
 
@@ -31,102 +33,63 @@ type rolloutFlags struct {
 	workers  int
 }
 
-// readSet reads the migrations that a rollout is about: those of a directory, or of the active set where none was named and
-// none stands here. The files must be sound.
-func (a *app) readSet(ctx context.Context, r *reach, args []string, to int64) ([]migrations.File, error) {
-	var files []migrations.File
-	_, err := os.Stat(migrationsDir)
-	if len(args) == 0 && errors.Is(err, fs.ErrNotExist) {
-		set, err := r.catalog.ActiveSet(ctx)
-		if errors.Is(err, catalog.ErrNotFound) {
-			return nil, usage("migrations: no directory was named, there is no ./%s, and no set is active", migrationsDir)
-		}
-		if err != nil {
-			return nil, err
-		}
-		files = jobs.FilesOf(set)
+// readSet reads the migrations of a directory, which must be sound; none at all, where none was named and none stands here, means the
+// active set.
+func (a *app) readSet(args []string, to int64) ([]tenants.MigrationText, error) {
+	if _, err := os.Stat(migrationsDir); len(args) == 0 && errors.Is(err, fs.ErrNotExist) {
 		if !a.quiet {
-			fmt.Fprintf(a.stderr, "no ./%s here: the active set, version %d\n", migrationsDir, set.Version)
+			fmt.Fprintf(a.stderr, "no ./%s here: the active set\n", migrationsDir)
 		}
-	} else {
-		fsys, closeDir, err := openMigrations(args)
-		if err != nil {
-			return nil, err
-		}
-		defer closeDir()
-		problems, err := migrations.Lint(fsys)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range problems {
-			fmt.Fprintln(a.stderr, p)
-		}
-		if len(problems) > 0 {
-			return nil, &coded{err: fmt.Errorf("%d problems in the migrations; nothing was begun", len(problems)), code: exitFailure, hint: "rowhouse migrate lint"}
-		}
-		if files, err = migrations.ReadSet(fsys); err != nil {
-			return nil, err
-		}
+		return nil, nil
 	}
-	if to == 0 {
-		return files, nil
+	fsys, closeDir, err := openMigrations(args)
+	if err != nil {
+		return nil, err
 	}
-	end := slices.IndexFunc(files, func(f migrations.File) bool { return f.Version == to })
-	if end < 0 {
+	defer closeDir()
+	problems, err := migrations.Lint(fsys)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range problems {
+		fmt.Fprintln(a.stderr, p)
+	}
+	if len(problems) > 0 {
+		return nil, &coded{err: fmt.Errorf("%d problems in the migrations; nothing was begun", len(problems)), code: exitFailure, hint: "rowhouse migrate lint"}
+	}
+	files, err := migrations.ReadSet(fsys)
+	if err != nil {
+		return nil, err
+	}
+	if to > 0 && !slices.ContainsFunc(files, func(f migrations.File) bool { return f.Version == to }) {
 		return nil, usage("--to %d: no migration has that number", to)
 	}
-	return files[:end+1], nil
+	texts := make([]tenants.MigrationText, len(files))
+	for i, f := range files {
+		texts[i] = tenants.MigrationText{Version: f.Version, Name: f.Name, Up: f.Up, Down: f.Down}
+	}
+	return texts, nil
 }
 
-// databaseRef finds a database of the fleet by its name, its id, or the name of a tenant in it.
-func databaseRef(ctx context.Context, cat *catalog.Catalog, ref string) (catalog.DatabaseID, error) {
-	fleet, err := cat.Fleet(ctx)
-	if err != nil {
-		return catalog.DatabaseID{}, err
-	}
-	for _, m := range fleet {
-		if m.Name == ref || m.ID.String() == ref {
-			return m.ID, nil
-		}
-	}
-	t, err := cat.Tenant(ctx, ref)
-	if errors.Is(err, catalog.ErrNotFound) || err == nil && t.Database.IsZero() {
-		return catalog.DatabaseID{}, fmt.Errorf("database or tenant %q: %w", ref, catalog.ErrNotFound)
-	}
-	if err != nil {
-		return catalog.DatabaseID{}, err
-	}
-	return t.Database, nil
-}
-
-func databaseRefs(ctx context.Context, cat *catalog.Catalog, refs []string) ([]catalog.DatabaseID, error) {
-	var found []catalog.DatabaseID
-	for _, ref := range refs {
-		id, err := databaseRef(ctx, cat, ref)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, id)
-	}
-	return found, nil
-}
-
-func (a *app) rolloutSpec(ctx context.Context, c *cobra.Command, r *reach, args []string, f rolloutFlags) (jobs.RolloutSpec, error) {
-	spec := jobs.RolloutSpec{Until: f.ring, Confirmed: f.yes, By: operatorName()}
-	var err error
-	if spec.Files, err = a.readSet(ctx, r, args, f.to); err != nil {
-		return spec, err
-	}
-	if spec.Canaries, err = databaseRefs(ctx, r.catalog, f.canaries); err != nil {
-		return spec, err
-	}
+func (a *app) rolloutSpec(c *cobra.Command, args []string, f rolloutFlags) (tenants.RolloutSpec, error) {
+	spec := tenants.RolloutSpec{Until: f.ring, Confirmed: f.yes, Canaries: f.canaries, To: f.to}
 	if c.Flags().Changed("soak") {
 		if f.soak < 0 {
 			return spec, usage("--soak: want a time that is not negative")
 		}
-		spec.Soak = &f.soak
+		spec.Soak = f.soak.String()
 	}
-	return spec, nil
+	var err error
+	spec.Files, err = a.readSet(args, f.to)
+	return spec, err
+}
+
+// fleet is the operator of rollouts, near or far.
+func (r *reach) fleet() tenants.RolloutOperator {
+	if r.near() {
+		return jobs.Fleet{Runner: r.runner}
+	}
+	return r.Operator.(*admin.Client)
 }
 
 func operatorName() string {
@@ -142,7 +105,7 @@ func (f *rolloutFlags) add(c *cobra.Command) {
 	c.Flags().DurationVar(&f.soak, "soak", 0, "how long the canaries rest before the other databases (default 10m where only labels say which they are)")
 }
 
-type ringRow struct{ jobs.RingPlan }
+type ringRow struct{ tenants.RingPlan }
 
 func (ringRow) columns() []string { return []string{"ring", "name", "databases", "servers", "soak"} }
 
@@ -161,37 +124,20 @@ func (a *app) migratePlan() *cobra.Command {
 		Use: "plan [DIR]", Short: "Say what up would do, where, and what it would do to tables that stand", Args: atMostOne,
 		Long: "Which files would run, in which databases ring by ring, which locks each statement takes, which tables it writes anew, and about how\nlong all of it takes. The files are tried on a scratch database of one of the servers, which is dropped again; with --untried\nthe answer comes from the catalog alone. No database of the fleet is changed.",
 	}
-	c.RunE = a.do(func(ctx context.Context, args []string) error {
-		r, err := a.reachCatalog(ctx)
+	c.RunE = a.doAt(func(ctx context.Context, r *reach, args []string) error {
+		spec, err := a.rolloutSpec(c, args, f)
 		if err != nil {
 			return err
 		}
-		defer r.close()
-		spec, err := a.rolloutSpec(ctx, c, r, args, f)
+		spec.Untried = untried
+		plan, err := r.fleet().PlanRollout(ctx, spec)
 		if err != nil {
 			return err
 		}
-		plan, err := r.runner.PlanRollout(ctx, spec)
-		if err != nil {
-			return err
+		if plan.Untried != "" {
+			fmt.Fprintln(a.stderr, "the files were not tried: "+plan.Untried)
 		}
-		trial := &jobs.Trial{Files: []jobs.FileTrial{}}
-		if !untried && plan.Pending > 0 {
-			trial, err = r.runner.TryRollout(ctx, spec, plan)
-			var refused *migrations.Error
-			if errors.As(err, &refused) {
-				return err
-			}
-			if err != nil || trial == nil {
-				fmt.Fprintln(a.stderr, "the files could not be tried: no server can be used for a scratch database now")
-				trial = &jobs.Trial{Files: []jobs.FileTrial{}}
-			}
-		}
-		estimate, err := r.runner.Estimate(ctx, plan, trial)
-		if err != nil {
-			return err
-		}
-		if err := a.printPlan(shownPlan{plan, trial.Files, estimate.Seconds()}); err != nil {
+		if err := a.printPlan(plan); err != nil {
 			return err
 		}
 		if exitCode && plan.Pending > 0 {
@@ -205,16 +151,9 @@ func (a *app) migratePlan() *cobra.Command {
 	return c
 }
 
-// shownPlan is a plan with what was found by trying its files.
-type shownPlan struct {
-	*jobs.RolloutPlan
-	Effects []jobs.FileTrial `json:"effects"`
-	Seconds float64          `json:"estimate_seconds"`
-}
-
 type effectRow struct {
 	file string
-	jobs.StatementTrial
+	tenants.StatementEffect
 }
 
 func (effectRow) columns() []string {
@@ -229,7 +168,7 @@ func (e effectRow) row() []any {
 	return []any{e.file, e.Line, e.Statement, strings.Join(locks, ", "), strings.Join(e.Rewritten, ", ")}
 }
 
-func (a *app) printPlan(plan shownPlan) error {
+func (a *app) printPlan(plan *tenants.RolloutPlan) error {
 	switch a.output {
 	case "table":
 	case "name":
@@ -250,7 +189,7 @@ func (a *app) printPlan(plan shownPlan) error {
 	if plan.Pending == 0 {
 		return nil
 	}
-	if err := a.print(rows(plan.Rings, func(r jobs.RingPlan) ringRow { return ringRow{r} })); err != nil {
+	if err := a.print(rows(plan.Rings, func(r tenants.RingPlan) ringRow { return ringRow{r} })); err != nil {
 		return err
 	}
 	if err := a.printEffects(plan.Effects); err != nil {
@@ -262,7 +201,7 @@ func (a *app) printPlan(plan shownPlan) error {
 }
 
 // printEffects prints what the files do to tables that stand, and what of it is a problem.
-func (a *app) printEffects(files []jobs.FileTrial) error {
+func (a *app) printEffects(files []tenants.FileEffects) error {
 	var table []effectRow
 	var problems []string
 	for _, f := range files {
@@ -295,17 +234,12 @@ func (a *app) migrateUp() *cobra.Command {
 		Use: "up [DIR]", Short: "Bring every database to the migrations of DIR (default ./migrations)", Args: atMostOne,
 		Long: "Stores the migrations, begins a rollout or takes up the one that runs, and works on it until it is through:\nspares first, then a canary, then databases of one tenant, shared ones last. Ctrl-C stops; the next up goes on.\nExit codes: 0 all is done, 3 databases failed or are held, 1 it is paused, 130 interrupted.",
 	}
-	c.RunE = a.do(func(ctx context.Context, args []string) error {
-		r, err := a.reachCatalog(ctx)
+	c.RunE = a.doAt(func(ctx context.Context, r *reach, args []string) error {
+		spec, err := a.rolloutSpec(c, args, f)
 		if err != nil {
 			return err
 		}
-		defer r.close()
-		spec, err := a.rolloutSpec(ctx, c, r, args, f)
-		if err != nil {
-			return err
-		}
-		ro, err := r.runner.StartRollout(ctx, spec)
+		ro, err := r.fleet().StartRollout(ctx, spec)
 		if err != nil {
 			return err
 		}
@@ -322,35 +256,81 @@ func (a *app) migrateUp() *cobra.Command {
 }
 
 func (a *app) nothingToDo(ctx context.Context, r *reach) error {
-	fleet, err := r.catalog.Fleet(ctx)
+	status, err := r.fleet().FleetStatus(ctx, "", false)
 	if err != nil {
 		return err
 	}
 	if a.output == "json" || a.output == "yaml" {
-		return a.print(map[string]any{"state": "done", "current": len(fleet), "rollout": nil})
+		return a.print(map[string]any{"state": "done", "current": fleetSize(status), "rollout": nil})
 	}
 	if !a.quiet {
-		fmt.Fprintf(a.stderr, "0 migrated, %d current, 0 failed\n", len(fleet))
+		fmt.Fprintf(a.stderr, "0 migrated, %d current, 0 failed\n", fleetSize(status))
 	}
 	return nil
 }
 
-// followRollout works on a rollout here until it is through or paused, and says how it ended.
+func fleetSize(s *tenants.FleetStatus) int {
+	n := 0
+	for _, v := range s.Versions {
+		n += v.Databases
+	}
+	return n
+}
+
+// followRollout works on a rollout here until it is through or paused, or from far looks on, and says how it ended.
 func (a *app) followRollout(ctx context.Context, r *reach, ro *catalog.Rollout, workers int) error {
 	report, done := a.rolloutReporter(ctx, r, ro)
-	err := r.runner.FollowRollout(ctx, ro.ID, workers, report)
+	follow, hint := a.watchRollout, "rowhouse migrate status"
+	if r.near() {
+		hint = "rowhouse migrate up"
+		follow = func(ctx context.Context, _ *reach, ro *catalog.Rollout, report func(*catalog.RolloutTarget)) error {
+			return r.runner.FollowRollout(ctx, ro.ID, workers, report)
+		}
+	}
+	err := follow(ctx, r, ro, report)
 	done()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return &coded{err: fmt.Errorf("stopped; rollout %s can go on", ro.ID), code: exitInterrupted, hint: "rowhouse migrate up"}
+		what := "stopped; rollout %s can go on"
+		if !r.near() {
+			what = "no longer followed; rollout %s goes on"
+		}
+		return &coded{err: fmt.Errorf(what, ro.ID), code: exitInterrupted, hint: hint}
 	}
 	if err != nil && !errors.Is(err, jobs.ErrHeld) {
 		return err
 	}
-	ro, readErr := r.catalog.Rollout(ctx, ro.ID)
+	ro, readErr := r.fleet().Rollout(ctx, ro.ID.String())
 	if readErr != nil {
 		return readErr
 	}
 	return a.endedRollout(ctx, r, ro, err)
+}
+
+// watchRollout looks on while the service works on a rollout, until it is through or paused.
+func (a *app) watchRollout(ctx context.Context, r *reach, ro *catalog.Rollout, report func(*catalog.RolloutTarget)) error {
+	for after := ro.Seq; ; {
+		now, err := r.fleet().Rollout(ctx, ro.ID.String())
+		if err != nil {
+			return err
+		}
+		results, err := r.fleet().RolloutResults(ctx, ro.ID, after)
+		if err != nil {
+			return err
+		}
+		for _, t := range results {
+			after = t.Seq
+			report(t)
+		}
+		running := slices.ContainsFunc(now.Rings, func(ring *catalog.RolloutRing) bool { return ring.Ring == now.Ring && ring.Left() > 0 })
+		if now.State.Finished() || now.State == catalog.RolloutPaused && (!running || now.Pause != catalog.PauseOperator) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
 }
 
 // endedRollout prints how a rollout stands, and gives the exit code that says it.
@@ -365,11 +345,11 @@ func (a *app) endedRollout(ctx context.Context, r *reach, ro *catalog.Rollout, h
 		}
 	}
 	if !a.quiet {
-		fleet, err := r.catalog.Fleet(ctx)
+		status, err := r.fleet().FleetStatus(ctx, ro.ID.String(), false)
 		if err != nil {
 			return err
 		}
-		text := fmt.Sprintf("%d migrated, %d current, %d failed", done, max(len(fleet)-done-failed-skipped-left, 0), failed)
+		text := fmt.Sprintf("%d migrated, %d current, %d failed", done, max(fleetSize(status)-done-failed-skipped-left, 0), failed)
 		if skipped > 0 {
 			text += fmt.Sprintf(", %d skipped", skipped)
 		}
@@ -412,7 +392,7 @@ func (a *app) rolloutReporter(ctx context.Context, r *reach, ro *catalog.Rollout
 	}
 	ctx, stop := context.WithCancel(ctx)
 	watched := make(chan struct{})
-	go func() { defer close(watched); tellWaits(ctx, r.catalog, ro.ID, say) }()
+	go func() { defer close(watched); tellWaits(ctx, r.fleet(), ro.ID, say) }()
 	names := map[int]string{}
 	for _, ring := range ro.Rings {
 		names[ring.Ring] = ring.Name
@@ -463,7 +443,7 @@ func (a *app) ringBars(ro *catalog.Rollout) (progress func(ring int), say func(s
 }
 
 // tellWaits says once why a rollout waits, until ctx ends.
-func tellWaits(ctx context.Context, cat *catalog.Catalog, id catalog.RolloutID, say func(string, ...any)) {
+func tellWaits(ctx context.Context, fleet tenants.RolloutOperator, id catalog.RolloutID, say func(string, ...any)) {
 	told := map[string]bool{}
 	once := func(format string, args ...any) {
 		if text := fmt.Sprintf(format, args...); !told[text] {
@@ -477,32 +457,27 @@ func tellWaits(ctx context.Context, cat *catalog.Catalog, id catalog.RolloutID, 
 			return
 		case <-time.After(time.Second):
 		}
-		if ro, err := cat.Rollout(ctx, id); err == nil && ro.State == catalog.RolloutRunning {
+		status, err := fleet.FleetStatus(ctx, id.String(), false)
+		if err != nil {
+			continue
+		}
+		if ro := status.Rollout; ro.State == catalog.RolloutRunning {
 			if ring := ro.Open(); ring != nil && ring.ClosedAt != nil && ring.Total > 0 && ring.Since < ring.Soak {
 				once("%s: rests for %s; rowhouse migrate pause, or wait", ring.Name, ring.Soak)
 			}
 		}
-		held, _ := cat.HeldServers(ctx, id)
-		for _, s := range held {
+		for _, s := range status.Servers {
 			once("server %s refuses connections, its databases wait: %s", s.Server, s.Reason)
 		}
 	}
 }
 
-// theRollout is the one named, else the unfinished one, else the last.
-func theRollout(ctx context.Context, cat *catalog.Catalog, args []string) (*catalog.Rollout, error) {
-	if len(args) > 0 {
-		id, err := catalog.ParseID[catalog.Rollout](args[0])
-		if err != nil {
-			return nil, usage("rollout: want its id of 36 characters")
-		}
-		return cat.Rollout(ctx, id)
+// firstOf is the only argument, or empty.
+func firstOf(args []string) string {
+	if len(args) == 0 {
+		return ""
 	}
-	ro, err := cat.OpenRollout(ctx)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return cat.LastRollout(ctx)
-	}
-	return ro, err
+	return args[0]
 }
 
 func optionalRollout(c *cobra.Command, args []string) error {
@@ -516,13 +491,8 @@ func optionalRollout(c *cobra.Command, args []string) error {
 func (a *app) onRollout(use, short string, fn func(ctx context.Context, r *reach, ro *catalog.Rollout) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " [ROLLOUT]", Short: short, Args: optionalRollout,
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reachCatalog(ctx)
-			if err != nil {
-				return err
-			}
-			defer r.close()
-			ro, err := theRollout(ctx, r.catalog, args)
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			ro, err := r.fleet().Rollout(ctx, firstOf(args))
 			if err != nil {
 				return err
 			}
@@ -533,7 +503,7 @@ func (a *app) onRollout(use, short string, fn func(ctx context.Context, r *reach
 
 func (a *app) migratePause() *cobra.Command {
 	return a.onRollout("pause", "Begin no further database; what runs may end", func(ctx context.Context, r *reach, ro *catalog.Rollout) error {
-		if err := r.runner.PauseRollout(ctx, ro.ID); err != nil {
+		if err := r.fleet().PauseRollout(ctx, ro.ID); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.stderr, "rollout %s is paused\n", ro.ID)
@@ -547,7 +517,7 @@ const detach = "detach"
 func (a *app) migrateResume() *cobra.Command {
 	var reset, detached bool
 	c := a.onRollout("resume", "Go on with a paused rollout, and follow it", func(ctx context.Context, r *reach, ro *catalog.Rollout) error {
-		if err := r.runner.ResumeRollout(ctx, ro.ID, reset); err != nil {
+		if err := r.fleet().ResumeRollout(ctx, ro.ID, reset); err != nil {
 			return err
 		}
 		return a.goOn(ctx, r, ro.ID, detached)
@@ -563,7 +533,7 @@ func (a *app) goOn(ctx context.Context, r *reach, id catalog.RolloutID, detached
 		fmt.Fprintf(a.stderr, "rollout %s goes on\n", id)
 		return nil
 	}
-	ro, err := r.catalog.Rollout(ctx, id)
+	ro, err := r.fleet().Rollout(ctx, id.String())
 	if err != nil {
 		return err
 	}
@@ -576,42 +546,29 @@ func (a *app) migrateRetry() *cobra.Command {
 	c := &cobra.Command{
 		Use: "retry [DATABASE…]", Short: "Try databases again that failed, all of them when none is named", Args: cobra.ArbitraryArgs,
 		Long: "A database is named by its name, its id, or a tenant in it. --mark says of one in which a file without a transaction\nbroke off whether the file's effect is there; look first.",
-		RunE: a.do(func(ctx context.Context, args []string) error {
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			if mark != "" && mark != "applied" && mark != "not-applied" {
 				return usage("--mark: want applied or not-applied")
 			}
 			if mark != "" && len(args) == 0 {
 				return usage("--mark needs the databases that it is about")
 			}
-			r, err := a.reachCatalog(ctx)
+			ro, err := r.fleet().Rollout(ctx, "")
 			if err != nil {
 				return err
 			}
-			defer r.close()
-			databases, err := databaseRefs(ctx, r.catalog, args)
+			done, err := r.fleet().RetryRollout(ctx, ro.ID, tenants.RetrySpec{Databases: args, Mark: mark, Reason: reason})
 			if err != nil {
 				return err
 			}
-			ro, err := theRollout(ctx, r.catalog, nil)
-			if err != nil {
-				return err
+			for _, name := range slices.Sorted(maps.Keys(done.Marked)) {
+				fmt.Fprintf(a.stderr, "%s: %s is marked %s\n", name, done.Marked[name], mark)
 			}
-			if mark != "" {
-				decision := migrations.Decision{Applied: mark == "applied", By: operatorName(), Reason: reason}
-				for i, id := range databases {
-					file, err := r.runner.MarkTarget(ctx, ro, id, decision)
-					if err != nil {
-						return err
-					}
-					fmt.Fprintf(a.stderr, "%s: %s is marked %s\n", args[i], file, mark)
-				}
+			for _, name := range slices.Sorted(maps.Keys(done.Evidence)) {
+				fmt.Fprintf(a.stderr, "%s: %s\n", name, done.Evidence[name])
 			}
-			n, err := r.runner.RetryRollout(ctx, ro.ID, databases)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(a.stderr, "%d databases are tried again\n", n)
-			if n == 0 {
+			fmt.Fprintf(a.stderr, "%d databases are tried again\n", done.Databases)
+			if done.Databases == 0 {
 				return nil
 			}
 			return a.goOn(ctx, r, ro.ID, detached)
@@ -627,24 +584,15 @@ func (a *app) migrateSkip() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use: "skip DATABASE --reason TEXT", Short: "Leave a database behind", Args: exactly("DATABASE"),
-		RunE: a.do(func(ctx context.Context, args []string) error {
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
 			if reason == "" {
 				return usage("skip needs --reason: whoever finds the database behind will ask")
 			}
-			r, err := a.reachCatalog(ctx)
+			ro, err := r.fleet().Rollout(ctx, "")
 			if err != nil {
 				return err
 			}
-			defer r.close()
-			id, err := databaseRef(ctx, r.catalog, args[0])
-			if err != nil {
-				return err
-			}
-			ro, err := theRollout(ctx, r.catalog, nil)
-			if err != nil {
-				return err
-			}
-			if err := r.runner.SkipTarget(ctx, ro.ID, id, reason); err != nil {
+			if err := r.fleet().SkipTarget(ctx, ro.ID, args[0], reason); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.stderr, "%s is left behind\n", args[0])
@@ -657,7 +605,7 @@ func (a *app) migrateSkip() *cobra.Command {
 
 func (a *app) migrateCancel() *cobra.Command {
 	return a.onRollout("cancel", "Give a rollout up; what was migrated stays", func(ctx context.Context, r *reach, ro *catalog.Rollout) error {
-		if err := r.runner.CancelRollout(ctx, ro.ID, "by "+operatorName()); err != nil {
+		if err := r.fleet().CancelRollout(ctx, ro.ID, "by "+operatorName()); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.stderr, "rollout %s is cancelled\n", ro.ID)
@@ -666,38 +614,13 @@ func (a *app) migrateCancel() *cobra.Command {
 }
 
 // fleetStatus is what status answers.
-type fleetStatus struct {
-	Version  int64                  `json:"version"`
-	Current  bool                   `json:"current"`
-	Served   catalog.ServedVersions `json:"served"`
-	Versions []versionRow           `json:"versions"`
-	// Behind are the databases that are not at the active set.
-	Behind   []behindRow              `json:"behind"`
-	Rollout  *catalog.Rollout         `json:"rollout"`
-	Failures []*catalog.RolloutTarget `json:"failures"`
-	Servers  []*catalog.HeldServer    `json:"held_servers,omitempty"`
-	Drift    []jobs.Look              `json:"drift,omitempty"`
-}
+type fleetStatus = tenants.FleetStatus
 
 // versionRow is how many databases have a version.
-type versionRow struct {
-	Version   int64             `json:"version"`
-	Kind      catalog.Placement `json:"kind"`
-	Databases int               `json:"databases"`
-	Current   bool              `json:"current"`
-}
+type versionRow struct{ tenants.VersionCount }
 
 func (versionRow) columns() []string { return []string{"version", "kind", "databases", "current"} }
 func (v versionRow) row() []any      { return []any{v.Version, v.Kind, v.Databases, v.Current} }
-
-type behindRow struct {
-	Database string             `json:"database"`
-	ID       catalog.DatabaseID `json:"id"`
-	Server   string             `json:"server"`
-	Kind     catalog.Placement  `json:"kind"`
-	Version  int64              `json:"version"`
-	Error    string             `json:"error,omitempty"`
-}
 
 type rolloutRingRow struct{ *catalog.RolloutRing }
 
@@ -719,7 +642,7 @@ func (f failureRow) row() []any {
 	return []any{f.Name, f.Server, f.State, f.Attempts, f.SQLState, f.Error}
 }
 
-type lookRow struct{ jobs.Look }
+type lookRow struct{ tenants.DatabaseLook }
 
 func (lookRow) columns() []string { return []string{"database", "version", "stale", "drift", "error"} }
 func (l lookRow) row() []any      { return []any{l.Database, l.Version, l.Stale, l.Drift, l.Error} }
@@ -728,13 +651,11 @@ func (a *app) migrateStatus() *cobra.Command {
 	var exitCode, drift bool
 	c := &cobra.Command{
 		Use: "status [ROLLOUT]", Short: "Say which versions the databases have, and how a rollout stands", Args: optionalRollout,
-		RunE: a.do(func(ctx context.Context, args []string) error {
-			r, err := a.reachCatalog(ctx)
-			if err != nil {
-				return err
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			if _, err := catalog.ParseID[catalog.Rollout](firstOf(args)); len(args) > 0 && err != nil {
+				return usage("rollout: want its id of 36 characters")
 			}
-			defer r.close()
-			s, err := a.fleetStatus(ctx, r, args, drift)
+			s, err := r.fleet().FleetStatus(ctx, firstOf(args), drift)
 			if err != nil {
 				return err
 			}
@@ -755,69 +676,6 @@ func (a *app) migrateStatus() *cobra.Command {
 	return c
 }
 
-func (a *app) fleetStatus(ctx context.Context, r *reach, args []string, drift bool) (*fleetStatus, error) {
-	s := &fleetStatus{Versions: []versionRow{}, Behind: []behindRow{}, Failures: []*catalog.RolloutTarget{}}
-	set, err := r.catalog.ActiveSet(ctx)
-	if errors.Is(err, catalog.ErrNotFound) {
-		set, err = &catalog.MigrationSet{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	served, err := r.catalog.ServedVersions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	fleet, err := r.catalog.Fleet(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.Version, s.Served = set.Version, *served
-	counts := map[versionRow]int{}
-	for _, m := range fleet {
-		current := m.Chain == set.Chain && m.Error == ""
-		counts[versionRow{Version: m.Version, Kind: m.Kind, Current: current}]++
-		if !current {
-			s.Behind = append(s.Behind, behindRow{m.Name, m.ID, m.ServerName, m.Kind, m.Version, m.Error})
-		}
-	}
-	s.Current = len(s.Behind) == 0
-	for row, n := range counts {
-		row.Databases = n
-		s.Versions = append(s.Versions, row)
-	}
-	slices.SortFunc(s.Versions, func(a, b versionRow) int {
-		return strings.Compare(fmt.Sprintf("%020d %s %v", a.Version, a.Kind, a.Current), fmt.Sprintf("%020d %s %v", b.Version, b.Kind, b.Current))
-	})
-	if s.Rollout, err = theRollout(ctx, r.catalog, args); err != nil && (len(args) > 0 || !errors.Is(err, catalog.ErrNotFound)) {
-		return nil, err
-	}
-	if s.Rollout != nil {
-		targets, err := r.catalog.RolloutTargets(ctx, s.Rollout.ID)
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range targets {
-			if t.Error != "" && t.State != catalog.TargetDone || t.State == catalog.TargetSkipped || t.Held {
-				s.Failures = append(s.Failures, t)
-			}
-		}
-		if s.Servers, err = r.catalog.HeldServers(ctx, s.Rollout.ID); err != nil {
-			return nil, err
-		}
-	}
-	if !drift {
-		return s, nil
-	}
-	looks, err := r.runner.Look(ctx)
-	for _, l := range looks {
-		if l.Stale || l.Drift || l.Error != "" {
-			s.Drift = append(s.Drift, l)
-		}
-	}
-	return s, err
-}
-
 func (a *app) printStatus(s *fleetStatus) error {
 	switch a.output {
 	case "table":
@@ -830,7 +688,7 @@ func (a *app) printStatus(s *fleetStatus) error {
 		return a.print(s)
 	}
 	fmt.Fprintf(a.stdout, "version %d; served are %d to %d\n", s.Version, s.Served.Min, s.Served.Max)
-	parts := []any{s.Versions}
+	parts := []any{rows(s.Versions, func(v tenants.VersionCount) versionRow { return versionRow{v} })}
 	if ro := s.Rollout; ro != nil {
 		parts = append(parts, fmt.Sprintf("\nrollout %s to version %d: %s %s", ro.ID, ro.To, ro.State, ro.Note),
 			rows(ro.Rings, func(r *catalog.RolloutRing) rolloutRingRow { return rolloutRingRow{r} }))
@@ -839,7 +697,7 @@ func (a *app) printStatus(s *fleetStatus) error {
 		parts = append(parts, "", rows(s.Failures, func(t *catalog.RolloutTarget) failureRow { return failureRow{t} }))
 	}
 	if len(s.Drift) > 0 {
-		parts = append(parts, "\nnot as the catalog says:", rows(s.Drift, func(l jobs.Look) lookRow { return lookRow{l} }))
+		parts = append(parts, "\nnot as the catalog says:", rows(s.Drift, func(l tenants.DatabaseLook) lookRow { return lookRow{l} }))
 	}
 	for _, part := range parts {
 		if err := a.print(part); err != nil {

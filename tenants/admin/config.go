@@ -20,6 +20,11 @@ type Config struct {
 	// for a token that does not hold and tenants.ErrUnavailable when it cannot tell. It must be given.
 	Authenticate func(ctx context.Context, token string) (tenants.Session, []string, error)
 
+	// Rollouts brings the fleet to versions.
+	//
+	// Nil means that nobody does, and its routes answer 404.
+	Rollouts tenants.RolloutOperator
+
 	// Version is the program's, for the console.
 	Version string
 

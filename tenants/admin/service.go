@@ -56,6 +56,7 @@ func (s *service) register() {
 	s.registerDatabases()
 	s.registerAudit()
 	s.registerStats()
+	s.registerRollouts()
 }
 
 // route is one route of the API.

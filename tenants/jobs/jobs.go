@@ -168,6 +168,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	var driving sync.WaitGroup
 	driving.Go(func() { r.driveOpen(ctx) })
+	driving.Go(func() { r.lookAround(ctx) })
 	driving.Go(func() { r.keep(ctx) })
 	driving.Go(func() { r.tend(ctx) })
 	defer r.closeHosts(0)

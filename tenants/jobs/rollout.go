@@ -12,6 +12,7 @@ import (
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/internal/fp"
 	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // KindRollout is the kind of the operation that a rollout stands under.
@@ -71,6 +72,9 @@ func (e *BehindError) Error() string {
 	return fmt.Sprintf("%d databases are below version %d and will answer tenant_upgrading until they are migrated: %s",
 		len(e.Databases), e.Min, strings.Join(shown, ", "))
 }
+
+// Is makes it a catalog.ErrConflict.
+func (e *BehindError) Is(target error) bool { return target == catalog.ErrConflict }
 
 // Hint says what to do about it.
 func (e *BehindError) Hint() string { return "confirm it with --yes" }
@@ -375,30 +379,10 @@ func assign(rings []migrations.Ring, members []*catalog.FleetMember) [][]catalog
 
 // RolloutPlan is what a rollout of a set would do, from the catalog alone.
 type RolloutPlan struct {
-	From int64 `json:"from"`
-	To   int64 `json:"to"`
-	// Files are those that some database does not have, as far as the catalog knows.
-	Files []string `json:"files"`
-	// Rings are gone through in this order.
-	Rings   []RingPlan `json:"rings"`
-	Pending int        `json:"pending"`
-	Current int        `json:"current"`
-	// Rollout is the one that is not finished.
-	Rollout *catalog.Rollout `json:"rollout,omitempty"`
+	tenants.RolloutPlan
 
+	rings  []migrations.Ring
 	behind []*catalog.FleetMember
-}
-
-// RingPlan is how many databases of each server a ring would reach.
-type RingPlan struct {
-	Ring      int            `json:"ring"`
-	Name      string         `json:"name"`
-	Databases int            `json:"databases"`
-	Servers   map[string]int `json:"servers,omitempty"`
-	Soak      string         `json:"soak,omitempty"`
-
-	soak  time.Duration
-	slots int
 }
 
 // PlanRollout says what StartRollout would do. It writes nothing and connects to no database.
@@ -411,7 +395,10 @@ func (r *Runner) PlanRollout(ctx context.Context, spec RolloutSpec) (*RolloutPla
 	if err != nil {
 		return nil, err
 	}
-	plan := &RolloutPlan{From: fleet.Version, To: m.Latest().Number, Pending: fleet.Behind, Current: fleet.Current, Files: []string{}, Rings: []RingPlan{}}
+	plan := &RolloutPlan{RolloutPlan: tenants.RolloutPlan{
+		From: fleet.Version, To: m.Latest().Number, Pending: fleet.Behind, Current: fleet.Current,
+		Files: []string{}, Rings: []tenants.RingPlan{}, Effects: []tenants.FileEffects{},
+	}}
 	if !fleet.Rollout.IsZero() {
 		if plan.Rollout, err = r.catalog.Rollout(ctx, fleet.Rollout); err != nil {
 			return nil, err
@@ -443,8 +430,9 @@ func (r *Runner) PlanRollout(ctx context.Context, spec RolloutSpec) (*RolloutPla
 		}
 	}
 	rings := policy(spec, behind)
+	plan.rings = rings
 	for i, ids := range assign(rings, behind) {
-		ring := RingPlan{Ring: i, Name: rings[i].Name, Databases: len(ids), Servers: map[string]int{}, soak: rings[i].Soak, slots: rings[i].Slots}
+		ring := tenants.RingPlan{Ring: i, Name: rings[i].Name, Databases: len(ids), Servers: map[string]int{}}
 		if rings[i].Soak > 0 && len(ids) > 0 {
 			ring.Soak = rings[i].Soak.String()
 		}

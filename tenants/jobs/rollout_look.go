@@ -9,22 +9,12 @@ import (
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants"
 )
-
-// Look is what a database itself says, beside what the catalog does.
-type Look struct {
-	Database string             `json:"database"`
-	ID       catalog.DatabaseID `json:"id"`
-	Version  int64              `json:"version"`
-	// Stale says that the catalog thinks it at another version, Drift that it looks otherwise than its migrations left it.
-	Stale bool   `json:"stale"`
-	Drift bool   `json:"drift"`
-	Error string `json:"error,omitempty"`
-}
 
 // Look connects to every database of the fleet, eight at a time, and compares each with what the catalog says of it. It
 // changes nothing.
-func (r *Runner) Look(ctx context.Context) ([]Look, error) {
+func (r *Runner) Look(ctx context.Context) ([]tenants.DatabaseLook, error) {
 	set, err := r.born(ctx)
 	if err != nil {
 		return nil, err
@@ -33,7 +23,7 @@ func (r *Runner) Look(ctx context.Context) ([]Look, error) {
 	if err != nil {
 		return nil, err
 	}
-	looks := make([]Look, len(fleet))
+	looks := make([]tenants.DatabaseLook, len(fleet))
 	places := make(chan struct{}, rolloutWorkers)
 	var looking sync.WaitGroup
 	for i, m := range fleet {
@@ -47,9 +37,9 @@ func (r *Runner) Look(ctx context.Context) ([]Look, error) {
 	return looks, ctx.Err()
 }
 
-func (r *Runner) lookAt(ctx context.Context, m *migrations.Migrator, member *catalog.FleetMember) Look {
-	look := Look{Database: member.Name, ID: member.ID}
-	failed := func(err error) Look { look.Error = explain(err); return look }
+func (r *Runner) lookAt(ctx context.Context, m *migrations.Migrator, member *catalog.FleetMember) tenants.DatabaseLook {
+	look := tenants.DatabaseLook{Database: member.Name, ID: member.ID}
+	failed := func(err error) tenants.DatabaseLook { look.Error = explain(err); return look }
 	db, err := r.catalog.Database(ctx, member.ID)
 	if err != nil {
 		return failed(err)
@@ -125,4 +115,31 @@ func (r *Runner) MarkTarget(ctx context.Context, ro *catalog.Rollout, database c
 	}
 	event := catalog.Event{Action: "rollout.mark", Target: db.Ref(), Operation: ro.Operation, Detail: map[string]any{"file": file, "applied": d.Applied, "by": d.By, "reason": d.Reason}}
 	return file, r.catalog.Update(ctx, event, func(*catalog.Tx) error { return nil })
+}
+
+// RepairTarget lets the evidence decide about a file that broke off in a database: its verify query, its invalid indexes, and how
+// most of the other databases at the versions around it look. Evidence that does not suffice is a *migrations.DirtyError; nothing is forced.
+func (r *Runner) RepairTarget(ctx context.Context, ro *catalog.Rollout, database catalog.DatabaseID) (migrations.Evidence, error) {
+	set, err := r.catalog.MigrationSet(ctx, ro.Chain)
+	if err != nil {
+		return migrations.Evidence{}, err
+	}
+	m, err := r.migrator(FilesOf(set))
+	if err != nil {
+		return migrations.Evidence{}, err
+	}
+	db, err := r.catalog.Database(ctx, database)
+	if err != nil {
+		return migrations.Evidence{}, err
+	}
+	evidence, err := m.Repair(ctx, r.targetOf(db), func(ctx context.Context, version int64) (string, error) {
+		return r.catalog.FingerprintAt(ctx, m.At(version).Chain, database)
+	})
+	if err != nil || evidence.Version == 0 {
+		return evidence, err
+	}
+	event := catalog.Event{Action: "rollout.repair", Target: db.Ref(), Operation: ro.Operation, Detail: map[string]any{
+		"file": evidence.Name, "as": evidence.Proposal, "reason": evidence.Reason,
+	}}
+	return evidence, r.catalog.Update(ctx, event, func(*catalog.Tx) error { return nil })
 }

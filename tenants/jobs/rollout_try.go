@@ -12,47 +12,15 @@ import (
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/internal/fp"
 	"github.com/rowhouse/rowhouse/migrations"
+	"github.com/rowhouse/rowhouse/tenants"
 )
 
 // Trial is what the files of a set that a fleet does not have do to tables that stand: tried on a scratch database, and
 // weighed by the fleet's own.
 type Trial struct {
-	Files []FileTrial `json:"files"`
+	Files []tenants.FileEffects
 	// Took is how long the files took in the scratch database, where the tables are empty.
-	Took time.Duration `json:"-"`
-}
-
-// FileTrial is what one file does.
-type FileTrial struct {
-	File       string           `json:"file"`
-	Statements []StatementTrial `json:"statements"`
-	Problems   []ProblemTrial   `json:"problems,omitempty"`
-}
-
-// StatementTrial is what one statement does to tables that stood before its file.
-type StatementTrial struct {
-	Line      int         `json:"line"`
-	Statement string      `json:"statement"`
-	Locks     []LockTrial `json:"locks,omitempty"`
-	// Rewritten are the tables that it writes anew.
-	Rewritten []string `json:"rewritten,omitempty"`
-}
-
-// LockTrial is a lock that is kept until the file's transaction ends, by PostgreSQL's name.
-type LockTrial struct {
-	Table string `json:"table"`
-	Mode  string `json:"mode"`
-}
-
-// ProblemTrial is what a database with rows and readers must not be asked to bear.
-type ProblemTrial struct {
-	Line   int    `json:"line,omitempty"`
-	Rule   string `json:"rule"`
-	Table  string `json:"table,omitempty"`
-	Reason string `json:"reason"`
-	Hint   string `json:"hint,omitempty"`
-	// Excused says why it does not keep a rollout from starting; empty where it does.
-	Excused string `json:"excused,omitempty"`
+	Took time.Duration
 }
 
 // refused lists what keeps a rollout from starting.
@@ -170,18 +138,18 @@ func (h *host) templateOf(ctx context.Context, p *provision, v migrations.Versio
 }
 
 func trialOf(effects []migrations.FileEffects, took time.Duration) *Trial {
-	t := &Trial{Files: []FileTrial{}, Took: took}
+	t := &Trial{Files: []tenants.FileEffects{}, Took: took}
 	for _, e := range effects {
-		f := FileTrial{File: e.File.String(), Statements: []StatementTrial{}}
+		f := tenants.FileEffects{File: e.File.String(), Statements: []tenants.StatementEffect{}}
 		for _, s := range e.Statements {
-			statement := StatementTrial{Line: s.Line, Statement: s.Statement, Rewritten: s.Rewritten}
+			statement := tenants.StatementEffect{Line: s.Line, Statement: s.Statement, Rewritten: s.Rewritten}
 			for _, l := range s.Locks {
-				statement.Locks = append(statement.Locks, LockTrial(l))
+				statement.Locks = append(statement.Locks, tenants.TableLock(l))
 			}
 			f.Statements = append(f.Statements, statement)
 		}
 		for _, p := range e.Problems {
-			f.Problems = append(f.Problems, ProblemTrial{Line: p.Line, Rule: p.Rule, Table: p.Table, Reason: p.Reason, Hint: p.Hint})
+			f.Problems = append(f.Problems, tenants.EffectProblem{Line: p.Line, Rule: p.Rule, Table: p.Table, Reason: p.Reason, Hint: p.Hint})
 		}
 		t.Files = append(t.Files, f)
 	}
@@ -249,7 +217,7 @@ func (r *Runner) sizesIn(ctx context.Context, m *catalog.FleetMember, tables []s
 func (r *Runner) trial(ctx context.Context, servers []catalog.ServerID, m *migrations.Migrator, after int64, members []*catalog.FleetMember) (trial *Trial, err error) {
 	chain := m.Latest().Chain
 	if after == 0 || after >= m.Latest().Number {
-		return &Trial{Files: []FileTrial{}}, nil // no table stands before the first set
+		return &Trial{Files: []tenants.FileEffects{}}, nil // no table stands before the first set
 	}
 	kept, took, err := r.catalog.Tried(ctx, chain, after)
 	if err != nil {
@@ -326,12 +294,12 @@ func (r *Runner) Estimate(ctx context.Context, plan *RolloutPlan, trial *Trial) 
 		longest := 0
 		for server, n := range ring.Servers {
 			at := max(slots[server], 1)
-			if ring.slots > 0 {
-				at = min(at, ring.slots)
+			if bound := plan.rings[ring.Ring].Slots; bound > 0 {
+				at = min(at, bound)
 			}
 			longest = max(longest, (n+at-1)/at)
 		}
-		whole += time.Duration(longest)*turn + ring.soak
+		whole += time.Duration(longest)*turn + plan.rings[ring.Ring].Soak
 	}
 	return whole, nil
 }

@@ -37,7 +37,7 @@ func TestRunner_TryRollout(t *testing.T) {
 	const index = "alter table projects add column status text;\ncreate index projects_by_status on projects (tenant_id, status);"
 	plan, trial := try(index)
 	statements := trial.Files[0].Statements
-	if len(statements) != 2 || statements[0].Locks[0] != (jobs.LockTrial{Table: "public.projects", Mode: "AccessExclusiveLock"}) || statements[1].Line != 2 {
+	if len(statements) != 2 || statements[0].Locks[0] != (tenants.TableLock{Table: "public.projects", Mode: "AccessExclusiveLock"}) || statements[1].Line != 2 {
 		t.Errorf("statements %+v", statements)
 	}
 	if p := trial.Files[0].Problems; len(p) != 1 || p[0].Rule != "index" || p[0].Table != "public.projects" || p[0].Excused == "" {
