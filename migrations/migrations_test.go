@@ -79,7 +79,7 @@ func migratorUp(t *testing.T) {
 		for _, a := range result.Applied {
 			applied = append(applied, fmt.Sprint(a.Name, " ", a.Baseline))
 		}
-		want := []string{"rowhouse true", "binding true", "people true", "contract true", "guard true", "idempotency true", "gate true", "projects false", "tasks false"}
+		want := []string{"rowhouse true", "binding true", "people true", "contract true", "guard true", "idempotency true", "gate true", "requests true", "projects false", "tasks false"}
 		if diff := cmp.Diff(want, applied); diff != "" {
 			t.Error(diff)
 		}

@@ -1,9 +1,11 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -25,8 +27,20 @@ func (rt *Router) Middleware(rs *tenants.Resolver) echo.MiddlewareFunc {
 				WriteError(c.Response(), c.Request(), err)
 				return nil
 			}
-			c.SetRequest(c.Request().WithContext(tenants.NewContext(tenants.InWork(c.Request().Context()), session)))
-			return next(c)
+			c.SetRequest(rt.enter(c.Request(), session))
+			rec, recording := rt.recording(c.Request(), session)
+			if !recording {
+				return next(c)
+			}
+			began, w := time.Now(), &recorded{ResponseWriter: c.Response().Writer}
+			c.Response().Writer = w
+			defer func() { rt.note(w, c.Request(), session, rec, began) }()
+			err = next(c)
+			w.returned = true
+			if err != nil {
+				c.Error(err) // so that its status is known
+			}
+			return nil
 		}
 	}
 }
@@ -42,8 +56,22 @@ func (rt *Router) Resolve(rs *tenants.Resolver, next http.Handler) http.Handler 
 			WriteError(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(tenants.NewContext(tenants.InWork(r.Context()), session)))
+		r = rt.enter(r, session)
+		if rec, recording := rt.recording(r, session); recording {
+			began, seen := time.Now(), &recorded{ResponseWriter: w}
+			defer func() { rt.note(seen, r, session, rec, began) }()
+			next.ServeHTTP(seen, r)
+			seen.returned = true
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
+}
+
+// enter puts into the request's context who asks, and from where.
+func (rt *Router) enter(r *http.Request, session tenants.Session) *http.Request {
+	ctx := context.WithValue(tenants.InWork(r.Context()), askedKey{}, &askedFrom{peer(r), RequestID(r)})
+	return r.WithContext(tenants.NewContext(ctx, session))
 }
 
 // ErrorHandler is WriteError as an Echo's HTTPErrorHandler. It leaves an answer alone that has begun.

@@ -98,6 +98,12 @@ type Config struct {
 	// A zero id means a new one.
 	Instance catalog.Report
 
+	// Recording says what is kept of the requests of a tenant that come through Middleware, in the tenant's own database. Run
+	// writes the records; what it cannot write is dropped and counted.
+	//
+	// Nil keeps none.
+	Recording func(t *catalog.Tenant) Recording
+
 	// Audit keeps what BeginUnscoped is asked for, before anything is begun; an error of it refuses the transaction. It is
 	// satisfied by catalog.Catalog.Note.
 	//
@@ -173,6 +179,7 @@ type Router struct {
 	held time.Duration // how long a transaction waits for its tenant to have a home again
 
 	accounts   accounts
+	requests   *records
 	host       *account // what BeginUnscoped uses
 	unscoped   atomic.Int64
 	member     member
@@ -188,7 +195,7 @@ func New(dir Directory, cfg Config) (*Router, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), servers: map[catalog.ServerID]*server{}, held: held}
+	rt := &Router{dir: dir, cfg: cfg, log: cfg.Logger, frame: newFrame(cfg.Roles), requests: newRecords(), servers: map[catalog.ServerID]*server{}, held: held}
 	rt.accounts.tenants = map[catalog.TenantID]*account{}
 	rt.host = &account{all: &rt.accounts, limits: tenants.Limits{ConcurrentRequests: atOnce}}
 	rt.pools = lease.New(lease.Config[poolKey, *pool]{

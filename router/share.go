@@ -55,6 +55,9 @@ func (rt *Router) Ready() error {
 // Run reports this process to the registry and keeps to the share of each server's connections that it learns, until ctx
 // ends. Without a registry it need not run: the whole budget is this process's.
 func (rt *Router) Run(ctx context.Context) error {
+	var recording sync.WaitGroup
+	recording.Go(func() { rt.record(ctx) })
+	defer recording.Wait()
 	if rt.cfg.Registry == nil {
 		<-ctx.Done()
 		return nil

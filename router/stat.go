@@ -14,6 +14,8 @@ type Stat struct {
 	Pools   PoolsStat
 	Tenants TenantsStat
 	Servers map[catalog.ServerID]ServerStat
+	// Requests are the records of requests in their tenants' databases.
+	Requests RequestsStat
 	// Unscoped transactions have begun, of the host over all tenants of a database.
 	Unscoped int64
 }
@@ -144,7 +146,7 @@ func (rt *Router) Stat() Stat {
 	rt.mu.Lock()
 	servers := maps.Clone(rt.servers)
 	rt.mu.Unlock()
-	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Unscoped: rt.unscoped.Load(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
+	st := Stat{Pools: PoolsStat(rt.pools.Stat()), Tenants: rt.accounts.stat(), Unscoped: rt.unscoped.Load(), Requests: rt.requests.stat(), Servers: make(map[catalog.ServerID]ServerStat, len(servers))}
 	for id, s := range servers {
 		st.Servers[id] = s.stat()
 	}

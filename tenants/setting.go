@@ -39,6 +39,8 @@ var settings = map[string]setting{
 	"auth.require_audience":  {fits: isJSON[bool], want: "true or false"},
 	"auth.leeway":            {fits: isDuration, want: `a duration such as "30s"`},
 	SettingOrigins:           {fits: areOrigins, want: `a list of origins such as "https://app.example.com"`},
+	"audit.requests":         {fits: isOneOf("off", "writes", "all"), want: "off, writes or all"},
+	"audit.retention":        {fits: isRetention, want: `a duration of a day or more, such as "720h", or "0s" for ever`},
 	LimitRequests:            {fits: isJSON[uint16], want: "a number of requests a second, 0 for no limit"},
 	LimitConcurrent:          {fits: isJSON[uint16], want: "a number of requests at a time, 0 for no limit"},
 	LimitStatement:           {fits: isDuration, want: `a duration such as "5s", "0s" for no limit`},
@@ -107,6 +109,15 @@ func isOneOf(words ...string) func(json.RawMessage) bool {
 func isSecret(value json.RawMessage) bool {
 	var s string
 	return json.Unmarshal(value, &s) == nil && len(s) >= 32
+}
+
+func isRetention(value json.RawMessage) bool {
+	var s string
+	if json.Unmarshal(value, &s) != nil {
+		return false
+	}
+	d, err := time.ParseDuration(s)
+	return err == nil && (d == 0 || d >= 24*time.Hour)
 }
 
 func isDuration(value json.RawMessage) bool {

@@ -31,6 +31,7 @@ func TestDev(t *testing.T) {
 	t.Run("answers", func(t *testing.T) { devAnswers(t, p, acme, globex, initech) })
 	t.Run("a patch of an own and a foreign row changes the own one", func(t *testing.T) { devForeignRow(t, p, acme, globex) })
 	t.Run("client", func(t *testing.T) { devClient(t, p, acme, initech) })
+	t.Run("trail", func(t *testing.T) { devTrail(t, p, acme, globex) })
 	t.Run("generated client", func(t *testing.T) { devGeneratedClient(t, p) })
 	t.Run("command", func(t *testing.T) { devCommand(t, p) })
 	t.Run("adopted", func(t *testing.T) { devAdopt(t, p) })
@@ -637,5 +638,86 @@ func devForms(t *testing.T, p *process) {
 		if keys[0] != keys[1] {
 			t.Errorf("%v: near has %s, far has %s", args, keys[0], keys[1])
 		}
+	}
+}
+
+// devTrail looks for a request in its tenant's own trail, and for what must not be in it.
+func devTrail(t *testing.T, p *process, acme, globex devTenant) {
+	service := func(tenant string) map[string]string {
+		code, token, stderr := p.rowhouse(t, "token", "create", "--tenant", tenant, "--role", "service_role", "--subject", "auditor", "-o", "name")
+		if code != 0 {
+			t.Fatal(stderr)
+		}
+		return as(strings.TrimSpace(token))
+	}
+	auditor := service("acme")
+	header := map[string]string{"Authorization": "Bearer " + acme.Token, "X-Request-Id": "trail-1", "User-Agent": "trailblazer"}
+	if got := p.do(t, request{method: http.MethodPatch, path: "/rest/v1/projects?name=eq.RHCANARY", body: `{"status":"RHCANARY"}`, header: header}); got.status >= 300 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	header["X-Request-Id"] = "trail-2"
+	if got := p.do(t, request{path: "/rest/v1/projects?limit=1", header: header}); got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	header["X-Request-Id"] = "trail-3"
+	if got := p.do(t, request{method: http.MethodPost, path: "/rest/v1/nosuch", body: `{}`, header: header}); got.status != 404 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	var trail string
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(trail, `"trail-3"`); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the request is not in the trail: %s", trail)
+		}
+		time.Sleep(50 * time.Millisecond)
+		got := p.do(t, request{path: "/tenant/v1/audit?kind=request", header: auditor})
+		if got.status != 200 {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+		trail = got.body
+	}
+	for _, has := range []string{`"action":"PATCH","target":"/rest/v1/projects"`, `"request_id":"trail-1"`, `"agent":"trailblazer"`, `"address":"127.0.0.1"`, `"status":204`, `"code":"PGRST205"`} {
+		if !strings.Contains(trail, has) {
+			t.Errorf("no %s in %s", has, trail)
+		}
+	}
+	for _, never := range []string{"RHCANARY", "trail-2", acme.Token} { // neither values, nor what only reads, nor secrets
+		if strings.Contains(trail, never) {
+			t.Errorf("%s is in %s", never, trail)
+		}
+	}
+	if got := p.do(t, request{path: "/tenant/v1/audit", header: service("globex")}); got.status != 200 || strings.Contains(got.body, "trail-") {
+		t.Errorf("globex sees %d %s", got.status, got.body)
+	}
+	for name, c := range map[string]struct {
+		path   string
+		header map[string]string
+		status int
+		code   string
+	}{
+		"a user without the permission": {"/tenant/v1/audit", as(acme.Token), 403, "permission_denied"},
+		"nobody":                        {"/tenant/v1/audit", as(globex.AnonToken), 403, "permission_denied"},
+		"a cursor that is none":         {"/tenant/v1/audit?cursor=RHCANARY", auditor, 400, "query_invalid"},
+		"a parameter that is none":      {"/tenant/v1/audit?limt=3", auditor, 400, "query_invalid"},
+		"a time that is none":           {"/tenant/v1/audit?since=RHCANARY", auditor, 400, "query_invalid"},
+	} {
+		got := p.do(t, request{path: c.path, header: c.header})
+		if got.status != c.status || !strings.Contains(got.body, `"code":"`+c.code+`"`) || strings.Contains(got.body, "RHCANARY") {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+	}
+	page := p.do(t, request{path: "/tenant/v1/audit?limit=1&kind=request", header: auditor})
+	next, ok := strings.CutSuffix(strings.TrimPrefix(page.header.Get("Link"), "<"), `>; rel="next"`)
+	if !ok {
+		t.Fatalf("no next page: %v", page.header)
+	}
+	second := p.do(t, request{path: next, header: auditor})
+	if second.status != 200 || strings.Contains(second.body, "trail-3") || !strings.Contains(second.body, "trail-1") {
+		t.Errorf("the second page is %d %s", second.status, second.body)
+	}
+	asLines := maps.Clone(auditor)
+	asLines["Accept"] = "application/x-ndjson"
+	lines := p.do(t, request{path: "/tenant/v1/audit?kind=request", header: asLines})
+	if got := lines.header.Get("Content-Type"); got != "application/x-ndjson" || !strings.HasPrefix(lines.body, `{"at":`) {
+		t.Errorf("%s: %s", got, lines.body)
 	}
 }

@@ -83,10 +83,24 @@ func (h *house) routerConfig(place string) router.Config {
 		AnonRole:            c.String("rest.anon_role"),
 		NoAnon:              c.String("rest.anon_role") == "",
 		Registry:            h.catalog,
+		Recording:           h.recording,
 		Audit:               h.catalog.Note,
 		Instance:            catalog.Report{Instance: h.instance, Host: host, Place: place, Version: release, Works: c.Bool("jobs.enabled") && !h.catalog.ReadOnly()},
 		Logger:              h.log,
 	}
+}
+
+// recording is what is kept of a tenant's requests.
+func (h *house) recording(t *catalog.Tenant) router.Recording {
+	kept := effective(h, t, "audit.requests", h.config.String("audit.requests"))
+	return router.Recording{Writes: kept != "off", Reads: kept == "all", Retention: h.retention(t)}
+}
+
+func (h *house) retention(t *catalog.Tenant) time.Duration {
+	if d, err := time.ParseDuration(effective(h, t, "audit.retention", "")); err == nil {
+		return d
+	}
+	return h.config.duration("audit.retention")
 }
 
 func (h *house) identityConfig() identity.Config {

@@ -35,7 +35,9 @@ func (h *house) publicHandler() (http.Handler, error) {
 			return effective(h, t, "rest.anon_role", h.config.String("rest.anon_role"))
 		},
 		Features: h.directory.VisibleFeatures,
-		Error: router.WriteError,
+		Begin:     h.router,
+		Retention: h.retention,
+		Error:     router.WriteError,
 	})
 	e.Group("/tenant/v1", resolve).Any("/*", echo.WrapHandler(session))
 	return clocked(router.Edge(e, h.edgeConfig())), nil

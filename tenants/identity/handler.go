@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -20,6 +21,17 @@ type HandlerConfig struct {
 	//
 	// Nil: none.
 	Settings func(t *catalog.Tenant) map[string]json.RawMessage
+
+	// Begin begins transactions in the database of a tenant.
+	//
+	// Nil: what stands in a tenant's database is not served.
+	Begin Beginner
+
+	// Retention is how long the records of a tenant's requests are kept. Older ones are not shown, whether they are
+	// deleted yet or not.
+	//
+	// Nil, and zero: for ever.
+	Retention func(t *catalog.Tenant) time.Duration
 
 	// Features are those of a tenant that its clients may see.
 	//
@@ -39,6 +51,9 @@ func (c HandlerConfig) withDefaults() HandlerConfig {
 	if c.Settings == nil {
 		c.Settings = func(*catalog.Tenant) map[string]json.RawMessage { return nil }
 	}
+	if c.Retention == nil {
+		c.Retention = func(*catalog.Tenant) time.Duration { return 0 }
+	}
 	if c.Features == nil {
 		c.Features = func(*catalog.Tenant) map[string]json.RawMessage { return nil }
 	}
@@ -54,8 +69,12 @@ func (c HandlerConfig) withDefaults() HandlerConfig {
 func NewHandler(cfg HandlerConfig) http.Handler {
 	h := &handler{cfg.withDefaults()}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.EscapedPath() == "/tenant/v1/session" { // paths are not cleaned into others
+		switch path := r.URL.EscapedPath(); { // paths are not cleaned into others
+		case path == "/tenant/v1/session":
 			h.session(w, r)
+			return
+		case path == "/tenant/v1/audit" && h.cfg.Begin != nil:
+			h.audit(w, r)
 			return
 		}
 		refuse(w, http.StatusNotFound, "not_found", "There is nothing at this path")
@@ -81,15 +100,23 @@ type tenantBody struct {
 	ID   catalog.TenantID `json:"id"`
 }
 
-func (h *handler) session(w http.ResponseWriter, r *http.Request) {
+// reader is the session of a request that only reads, where it has one; others are answered here.
+func (h *handler) reader(w http.ResponseWriter, r *http.Request) (tenants.Session, bool) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "The session can only be read")
-		return
+		refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "This can only be read")
+		return tenants.Session{}, false
 	}
 	s, err := tenants.FromContext(r.Context())
 	if err != nil {
 		h.cfg.Error(w, r, err)
+	}
+	return s, err == nil
+}
+
+func (h *handler) session(w http.ResponseWriter, r *http.Request) {
+	s, ok := h.reader(w, r)
+	if !ok {
 		return
 	}
 	body := sessionBody{
@@ -136,8 +163,12 @@ func answer(w http.ResponseWriter, status int, body any) {
 	if err != nil { // a setting that is no JSON: nothing of it leaves
 		status, text = http.StatusInternalServerError, []byte(`{"code":"internal","message":"The answer could not be written","details":null,"hint":null}`)
 	}
+	answerText(w, status, "application/json; charset=utf-8", text)
+}
+
+func answerText(w http.ResponseWriter, status int, contentType string, text []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "private, no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", fmt.Sprint(len(text)))

@@ -82,7 +82,7 @@ func TestHandler(t *testing.T) {
 			"another method",
 			HandlerConfig{},
 			ann, "POST /tenant/v1/session", 405,
-			`{"code":"method_not_allowed","message":"The session can only be read","details":null,"hint":null}`,
+			`{"code":"method_not_allowed","message":"This can only be read","details":null,"hint":null}`,
 		},
 		{"what is not there yet", HandlerConfig{}, ann, "POST /auth/v1/token?grant_type=password", 404, notFound},
 		{"a path that is not cleaned", HandlerConfig{}, ann, "GET /tenant/v1/x/../session", 404, notFound},
