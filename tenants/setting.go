@@ -3,6 +3,8 @@ package tenants
 import (
 	"bytes"
 	"encoding/json"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -31,6 +33,8 @@ var settings = map[string]setting{
 	"rest.server_timing":     {fits: isJSON[bool], want: "true or false"},
 	"rest.plan":              {fits: isJSON[bool], want: "true or false"},
 	"auth.jwt_secret":        {fits: isSecret, want: "a secret of 32 characters or more", secret: true},
+	"auth.jwks_url":          {fits: isKeyURL, want: "an https URL without a password; it needs auth.issuer and auth.audience"},
+	"auth.jwks_file":         {fits: isAbsolute, want: "an absolute path of a file that every process has"},
 	"auth.issuer":            {fits: isJSON[string], want: "an issuer"},
 	"auth.audience":          {fits: isJSON[string], want: "an audience"},
 	"auth.tenant_claim":      {fits: isJSON[string], want: "a claim's name"},
@@ -118,6 +122,20 @@ func isRetention(value json.RawMessage) bool {
 	}
 	d, err := time.ParseDuration(s)
 	return err == nil && (d == 0 || d >= 24*time.Hour)
+}
+
+func isKeyURL(value json.RawMessage) bool {
+	var s string
+	if json.Unmarshal(value, &s) != nil {
+		return false
+	}
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil
+}
+
+func isAbsolute(value json.RawMessage) bool {
+	var s string
+	return json.Unmarshal(value, &s) == nil && filepath.IsAbs(s)
 }
 
 func isDuration(value json.RawMessage) bool {

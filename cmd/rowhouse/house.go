@@ -133,6 +133,7 @@ func (h *house) authOf(ref string) (identity.Override, bool) {
 		TenantClaim: effective(h, t, "auth.tenant_claim", ""), RoleClaim: effective(h, t, "auth.role_claim", ""),
 		RequireExp: effective[*bool](h, t, "auth.require_exp", nil), RequireAudience: effective[*bool](h, t, "auth.require_audience", nil),
 	}
+	o.JWKSURL, o.JWKSFile = h.keySetOf(t)
 	if text := effective(h, t, "auth.leeway", ""); text != "" {
 		if leeway, err := time.ParseDuration(text); err == nil {
 			o.Leeway = &leeway
@@ -147,6 +148,18 @@ func (h *house) authOf(ref string) (identity.Override, bool) {
 	}
 	o.Tenant = t.ID
 	return o, true
+}
+
+// keySetOf is where a tenant's keys are published. A tenant with keys of its own trusts nobody else's.
+func (h *house) keySetOf(t *catalog.Tenant) (address, file string) {
+	own := slices.ContainsFunc([]string{"auth.jwt_secret", "auth.jwks_url", "auth.jwks_file"}, func(key string) bool { return t.Settings[key] != nil })
+	of := func(key string) string {
+		if own && t.Settings[key] == nil {
+			return ""
+		}
+		return effective(h, t, key, "")
+	}
+	return of("auth.jwks_url"), of("auth.jwks_file")
 }
 
 // newResolver is the chain of tenancy.resolve.order; with tenancy off there is one tenant and nothing to ask.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -90,18 +89,9 @@ func openKeyFile(path string, log *slog.Logger) (source, error) {
 }
 
 func (f *keyFile) read() error {
-	file, err := os.Open(f.path)
+	keys, skipped, err := readKeyFile(f.path)
 	if err != nil {
-		return fmt.Errorf("key set: %w", err)
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxKeysText+1))
-	if err != nil {
-		return fmt.Errorf("key set: %w", err)
-	}
-	keys, skipped, err := parseKeys(text, true)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.path, err)
+		return err
 	}
 	tellSkipped(f.log, skipped)
 	f.last.Store(&reading{keys, time.Now()})

@@ -70,8 +70,10 @@ type Config struct {
 type Override struct {
 	// Tenant is whose it is.
 	Tenant catalog.TenantID
-	// Secret takes the place of all keys of the Config, and vouches for this tenant only.
-	Secret catalog.Secret
+	// Secret, JWKSFile and JWKSURL, if any is set, take the place of all keys of the Config, and vouch for this tenant only.
+	// The set is read when a token needs it; JWKSURL needs Issuer and Audience, and an address that is not this machine's.
+	Secret            catalog.Secret
+	JWKSFile, JWKSURL string
 
 	Issuer, Audience, TenantClaim, RoleClaim string
 
@@ -119,8 +121,14 @@ func (c Config) validate() error {
 	return nil
 }
 
+// ownKeys says that the Config's keys are not the tenant's.
+func (o Override) ownKeys() bool { return o.JWKSFile != "" || o.JWKSURL != "" || !o.Secret.IsZero() }
+
 // with is the Config as it is for one tenant.
 func (c Config) with(o Override) Config {
+	if o.ownKeys() {
+		c.Secret, c.JWKSFile, c.JWKSURL = o.Secret, o.JWKSFile, o.JWKSURL
+	}
 	for _, f := range []struct{ to, from *string }{
 		{&c.Issuer, &o.Issuer}, {&c.Audience, &o.Audience}, {&c.TenantClaim, &o.TenantClaim}, {&c.RoleClaim, &o.RoleClaim},
 	} {
@@ -146,6 +154,7 @@ type Verifier struct {
 	rules  *rules
 	secret keySet
 	source source // nil without one
+	own    *sources
 	cache  *otter.Cache[[sha256.Size]byte, *token]
 	now    func() time.Time // the clock, which tests set
 }
@@ -181,6 +190,9 @@ func NewVerifier(ctx context.Context, cfg Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token cache: %w", err)
 	}
+	if v.own, err = newSources(cfg); err != nil {
+		return nil, err
+	}
 	switch {
 	case cfg.JWKSFile != "":
 		v.source, err = openKeyFile(cfg.JWKSFile, cfg.Logger)
@@ -196,6 +208,7 @@ func NewVerifier(ctx context.Context, cfg Config) (*Verifier, error) {
 // Close ends what fetches keys in the background.
 func (v *Verifier) Close() error {
 	v.cache.StopAllGoroutines()
+	v.own.close()
 	if v.source == nil {
 		return nil
 	}
@@ -233,7 +246,7 @@ func (v *Verifier) Verify(r *http.Request, hints []string) (*tenants.Claims, err
 	}
 	known = known && tr.keys.holds(t.by)
 	if !known {
-		if t, err = v.verify(r.Context(), t, tr); err != nil {
+		if t, err = tr.verify(r.Context(), t); err != nil {
 			return nil, err
 		}
 	}
@@ -259,30 +272,54 @@ type trust struct {
 	keys       keySet
 	rules      *rules
 	vouchesFor catalog.TenantID // set when the keys belong to one tenant
-	refreshes  bool             // the keys are the source's, which may have newer ones
+	secret     keySet
+	source     source // nil without one; it may have newer keys
 }
 
 // trust chooses by what the token claims of itself, or else by the first hint. Neither is verified, so they choose what to
 // try and nothing else: a key of one tenant vouches for that tenant only.
 func (v *Verifier) trust(ctx context.Context, t *token, hints []string) (trust, error) {
-	ru := v.rules
+	tr := trust{rules: v.rules, secret: v.secret, source: v.source}
 	if o, ok := v.override(t, hints); ok {
-		var err error
-		if ru, err = v.cfg.with(o).rules(v.time); err != nil {
+		if err := v.become(ctx, &tr, o); err != nil {
 			return trust{}, fmt.Errorf("settings of tenant %s: %w", o.Tenant, err)
-		}
-		if own, err := secretKey(o.Secret); err != nil {
-			return trust{}, fmt.Errorf("settings of tenant %s: %w", o.Tenant, err)
-		} else if own != nil {
-			return trust{keys: own, rules: ru, vouchesFor: o.Tenant}, nil
 		}
 	}
-	keys, err := v.keys()
+	err := tr.look()
 	if isUnavailable(err) {
-		v.source.refresh(ctx)
-		keys, err = v.keys()
+		tr.source.refresh(ctx)
+		err = tr.look()
 	}
-	return trust{keys: keys, rules: ru, refreshes: v.source != nil}, err
+	return tr, err
+}
+
+// become makes a trust one tenant's.
+func (v *Verifier) become(ctx context.Context, tr *trust, o Override) (err error) {
+	cfg := v.cfg.with(o)
+	if tr.rules, err = cfg.rules(v.time); err != nil || !o.ownKeys() {
+		return err
+	}
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	tr.source, tr.vouchesFor = v.own.of(ctx, cfg), o.Tenant
+	tr.secret, err = secretKey(o.Secret)
+	return err
+}
+
+// look takes the keys of now: the secret and the source's. A source that has none is an error only where no secret could do.
+func (tr *trust) look() error {
+	tr.keys = tr.secret
+	if tr.source == nil {
+		return nil
+	}
+	keys, err := tr.source.keys()
+	if err == nil {
+		tr.keys = append(keys[:len(keys):len(keys)], tr.secret...)
+	} else if tr.secret != nil {
+		err = nil
+	}
+	return err
 }
 
 func (v *Verifier) override(t *token, hints []string) (Override, bool) {
@@ -299,30 +336,16 @@ func (v *Verifier) override(t *token, hints []string) (Override, bool) {
 	return v.cfg.PerTenant(ref)
 }
 
-// keys are the configuration's and the source's. A source that has none is an error only where no secret could do.
-func (v *Verifier) keys() (keySet, error) {
-	if v.source == nil {
-		return v.secret, nil
-	}
-	keys, err := v.source.keys()
-	if err != nil && v.secret != nil {
-		return v.secret, nil
-	}
-	return append(keys[:len(keys):len(keys)], v.secret...), err
-}
-
 // verify finds the key that made the token's signature. A key that is not known makes the source look for it.
-func (v *Verifier) verify(ctx context.Context, t *token, tr trust) (*token, error) {
+func (tr *trust) verify(ctx context.Context, t *token) (*token, error) {
 	if len(tr.keys) == 0 {
 		return nil, errNoKey
 	}
-	if tr.refreshes && t.hasKid && !tr.keys.knows(t.kid) {
-		v.source.refresh(ctx)
-		keys, err := v.keys()
-		if err != nil {
+	if tr.source != nil && t.hasKid && !tr.keys.knows(t.kid) {
+		tr.source.refresh(ctx)
+		if err := tr.look(); err != nil {
 			return nil, err
 		}
-		tr.keys = keys
 	}
 	k, ok := tr.keys.verify(t)
 	if !ok {

@@ -789,3 +789,100 @@ func BenchmarkVerifier_Verify(b *testing.B) {
 		})
 	}
 }
+
+func TestVerifier_OwnKeySets(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	acme, globex := catalog.NewID[catalog.Tenant](), catalog.NewID[catalog.Tenant]()
+	server := newJWKSServer(t, jwkRSA("a", rsaKey()))
+	overrides := map[string]Override{
+		"acme":    {Tenant: acme, JWKSURL: server.URL + "/acme", Issuer: issuer, Audience: audience},
+		"globex":  {Tenant: globex, JWKSFile: keyFileOf(t, jwkEC("g", ecKey())), Secret: secret},
+		"nobody":  {Tenant: catalog.NewID[catalog.Tenant](), JWKSURL: server.URL + "/nobody"},
+		"nowhere": {Tenant: catalog.NewID[catalog.Tenant](), JWKSFile: filepath.Join(t.TempDir(), "nothing")},
+	}
+	v, err := NewVerifier(t.Context(), Config{
+		Secret: catalog.NewSecret("the house's own secret, which is long enough"), AllowHTTP: true, Logger: slog.New(slog.DiscardHandler),
+		PerTenant: func(ref string) (Override, bool) { o, ok := overrides[ref]; return o, ok },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := server.count(); n != 0 {
+		t.Errorf("%d fetches before any token came", n)
+	}
+	rs := func(tenant, kid string) string {
+		return sign(jwt.SigningMethodRS256, rsaKey(), claimsWith("tenant", tenant), "kid", kid)
+	}
+	es := func(tenant, kid string) string {
+		return sign(jwt.SigningMethodES256, ecKey(), claimsWith("tenant", tenant), "kid", kid)
+	}
+	for _, c := range []struct {
+		name, token string
+		err         error
+	}{
+		{"its url's key", rs("acme", "a"), nil},
+		{"its file's key", es("globex", "g"), nil},
+		{"its secret beside the file", hs(claimsWith("tenant", "globex")), nil},
+		{"another's key", es("acme", "g"), tenants.ErrCredential},
+		{"another's key by the other's name", rs("globex", "a"), tenants.ErrCredential},
+		{"the house's key for a tenant that has its own", sign(jwt.SigningMethodHS256, []byte(v.cfg.Secret.Reveal()), claimsWith("tenant", "acme")), tenants.ErrCredential},
+		{"a url without an issuer", rs("nobody", "a"), catalog.ErrInvalid},
+		{"a file that is not there", rs("nowhere", "a"), tenants.ErrUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 2 {
+				if _, err := v.Verify(withToken(c.token), nil); !errors.Is(err, c.err) {
+					t.Fatalf("got %v, want %v", err, c.err)
+				}
+			}
+		})
+	}
+	if n := server.count(); n > 2 {
+		t.Errorf("%d fetches", n)
+	}
+
+	// A new key is fetched when a token names it; the old one dies. A set that is old is read again while it serves.
+	holds := func(token string, want error) {
+		t.Helper()
+		if _, err := v.Verify(withToken(token), nil); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	own := v.own.of(t.Context(), v.cfg.with(overrides["acme"])).(*tenantKeys)
+	own.turn.last = time.Time{} // a minute has passed
+	server.publish(http.StatusOK, jwks(jwkEC("n", ecKey())))
+	holds(rs("acme", "a"), nil)
+	holds(es("acme", "n"), nil)
+	holds(rs("acme", "a"), tenants.ErrCredential)
+	own.turn.last = time.Time{}
+	server.publish(http.StatusOK, jwks(jwkRSA("a", rsaKey())))
+	own.last.Store(&reading{own.last.Load().set, time.Now().Add(-readAgain - time.Second)})
+	holds(es("acme", "n"), nil)
+	v.own.busy.Wait()
+	holds(es("acme", "n"), tenants.ErrCredential)
+	holds(rs("acme", "a"), nil)
+
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	server.Close()
+	goleak.VerifyNone(t, before)
+}
+
+func TestVerifier_OwnKeySetsComeFromElsewhere(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]bool{
+		"127.0.0.1:443": false, "[::1]:443": false, "[::ffff:127.0.0.1]:443": false, "169.254.169.254:80": false, "[fe80::1%eth0]:443": false,
+		"0.0.0.0:443": false, "224.0.0.1:443": false, "nothing": false, "93.184.216.34:443": true, "10.1.2.3:443": true, "[2606:2800::1]:443": true,
+	} {
+		if err := outwards("tcp", address, nil); (err == nil) != want {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	v := newVerifier(t, Config{Logger: slog.New(slog.DiscardHandler)})
+	if _, _, err := v.own.fetch(t.Context(), server.URL); err == nil || !strings.Contains(err.Error(), "not allowed") {
+		t.Errorf("got %v", err)
+	}
+}
