@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,7 +40,8 @@ type house struct {
 	health    *health
 	instance  catalog.InstanceID // this process among those of the catalog
 
-	restDefaults rest.Options
+	restDefaults atomic.Pointer[rest.Options]
+	unlogged     *atomic.Int64 // lines of the log that could not be written; nil where nobody counts
 }
 
 // How long an operation stays with a worker that is not heard of. A dev is the only one on its data, so what a killed one
@@ -52,7 +54,9 @@ const (
 // newHouse puts the rooms together, lowest first. The catalog stays the caller's to close. The place is where no other process
 // of that catalog can be, as catalog.Report has it.
 func newHouse(ctx context.Context, cfg *config, cat *catalog.Catalog, place string, lease time.Duration, log *slog.Logger) (*house, error) {
-	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance](), restDefaults: cfg.restDefaults()}
+	h := &house{config: cfg, log: log, catalog: cat, directory: tenants.NewDirectory(cat), instance: catalog.NewID[catalog.Instance]()}
+	options := cfg.restDefaults()
+	h.restDefaults.Store(&options)
 	var err error
 	if h.router, err = router.New(h.directory, h.routerConfig(place)); err != nil {
 		return nil, &coded{err: err, code: exitConfig}
@@ -239,7 +243,7 @@ func (h *house) restOptions(r *http.Request) (rest.Options, error) {
 	if err != nil {
 		return rest.Options{}, fmt.Errorf("%w: %w", tenants.ErrUnavailable, err)
 	}
-	o := h.restDefaults
+	o := *h.restDefaults.Load()
 	o.Schemas = effective(h, t, "rest.schemas", o.Schemas)
 	o.ExtraSearchPath = effective(h, t, "rest.extra_search_path", o.ExtraSearchPath)
 	o.AnonRole = effective(h, t, "rest.anon_role", o.AnonRole)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
@@ -21,6 +22,9 @@ type app struct {
 	stdin     io.Reader
 	stdout    io.Writer
 	stderr    io.Writer
+
+	level    slog.LevelVar // of the log; it can change while we run
+	unlogged atomic.Int64  // lines of the log that could not be written
 
 	began      bool   // a command's own work has begun, so its errors are not about how it was called
 	configFile string // --config
@@ -137,13 +141,30 @@ func (a *app) logger(level, format string) *slog.Logger {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		l = slog.LevelInfo
 	}
+	a.level.Set(l)
+	out := &logWriter{a.stderr, &a.unlogged}
 	switch {
 	case a.isTerminal(a.stderr):
-		return slog.New(tint.NewTextHandler(a.stderr, &tint.Options{Level: l, NoColor: a.env("NO_COLOR") != ""}))
+		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: &a.level, NoColor: a.env("NO_COLOR") != ""}))
 	case format == "text":
-		return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: l}))
+		return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: &a.level}))
 	}
-	return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: l}))
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: &a.level}))
+}
+
+// logWriter counts what could not be logged: a full disk must stop nobody, and be seen.
+type logWriter struct {
+	io.Writer
+	lost *atomic.Int64
+}
+
+// Write writes a line.
+func (w *logWriter) Write(line []byte) (int, error) {
+	n, err := w.Writer.Write(line)
+	if err != nil {
+		w.lost.Add(1)
+	}
+	return n, err
 }
 
 func (a *app) loadConfig(flags map[string]string) (*config, error) {

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +28,9 @@ func (a *app) serve() *cobra.Command {
 			if cfg.String("catalog.keys") == "" {
 				return &coded{err: cfg.problem("catalog.keys", "is needed"), code: exitConfig, hint: "ROWHOUSE_CATALOG_KEYS names the keyset file that `rowhouse catalog init` made"}
 			}
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
 			log := a.logger(cfg.String("log.level"), cfg.String("log.format"))
 			slog.SetDefault(log)
 			// What is wrong for good is said before anything listens; a catalog that is only away is waited for at open doors.
@@ -52,7 +57,8 @@ func (a *app) serve() *cobra.Command {
 				return errors.Join(err, l.close())
 			}
 			log.Info("serving", "data", l.publicURL(), "admin", l.adminURL(), "version", release)
-			return h.run(ctx, l, drainDelay, nil)
+			h.unlogged = &a.unlogged
+			return h.run(ctx, l, drainDelay, func(ctx context.Context) error { return a.followConfig(ctx, hup, h) })
 		}),
 	}
 }

@@ -2,9 +2,13 @@ package main
 
 import (
 	"net"
+	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -205,5 +209,129 @@ func TestFault_F50_port_busy_or_grant_missing(t *testing.T) {
 	env = append(c.env[:len(c.env):len(c.env)], "ROWHOUSE_CATALOG_URL="+c.url(role, "wrong"))
 	if out := c.runWith(t, env, 78, "serve"); !strings.Contains(out, "28P01") {
 		t.Errorf("a wrong password: %s", out)
+	}
+}
+
+// logged waits until the log has a line.
+func (p *process) logged(t testing.TB, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(p.stderr.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log never says %q: %s", text, p.stderr)
+		}
+	}
+}
+
+func TestFault_F47_configuration_read_anew(t *testing.T) {
+	t.Parallel()
+	c := newServedCatalog(t)
+	file := filepath.Join(c.dir, "rowhouse.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("log:\n  level: info\nrest:\n  max_rows: 10\n")
+	s := startServe(t, c.dir, c.env)
+	hup := func() {
+		t.Helper()
+		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("log:\n  level: info\nrest:\n  max_rows: none\n  nonsense: 1\n")
+	hup()
+	s.logged(t, "rowhouse.yaml:4: rest.max_rows")
+	s.logged(t, "rowhouse.yaml:5: rest.nonsense")
+	s.awaits(t, "/readyz", 200, 20*time.Second)
+	if strings.Contains(s.stderr.String(), "configuration is taken over") {
+		t.Error("a bad file was taken over")
+	}
+	write("log:\n  level: error\nrest:\n  max_rows: 20\nrouter:\n  max_pools: 5\n")
+	hup()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // at level error nothing is said of it
+		hup()
+		write("log:\n  level: info\nrouter:\n  max_pools: 5\n")
+		if strings.Contains(s.stderr.String(), `"at_next_start":["router.max_pools"]`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a good file was not taken over: %s", s.stderr)
+		}
+	}
+	if code := s.stop(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, s.stderr)
+	}
+}
+
+func TestFault_F43_no_file_descriptors(t *testing.T) {
+	t.Parallel()
+	c := newServedCatalog(t)
+	s := startServeUntil(t, "serving", c.dir, c.env, "sh", "-c", `ulimit -n 40; exec "$0" "$@"`)
+	s.awaits(t, "/readyz", 200, 20*time.Second)
+	address := strings.TrimPrefix(s.DataURL, "http://")
+	var held []net.Conn
+	for range 100 {
+		conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+		if err != nil {
+			break // what the system queues is full, too
+		}
+		held = append(held, conn)
+	}
+	s.logged(t, "too many open files")
+	for _, conn := range held {
+		_ = conn.Close()
+	}
+	s.awaits(t, "/livez", 200, 20*time.Second)
+	s.awaits(t, "/readyz", 200, 20*time.Second)
+	if code := s.stop(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, s.stderr)
+	}
+}
+
+func TestFault_F45_disk_of_logs_full(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("there is no device that is always full")
+	}
+	defer full.Close()
+	c := newServedCatalog(t)
+	var doors []string
+	for range 2 { // the log cannot say which ports were free
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		doors = append(doors, l.Addr().String())
+		_ = l.Close()
+	}
+	p := &process{devState: devState{DataURL: "http://" + doors[0], AdminURL: "http://" + doors[1]}, dir: c.dir, stderr: &lockedBuffer{}, ended: make(chan error, 1)}
+	p.cmd = exec.Command(built(t), "serve")
+	p.cmd.Dir, p.cmd.Stderr = c.dir, full
+	p.cmd.Env = append(append(os.Environ(), c.env...), "ROWHOUSE_LISTEN="+doors[0], "ROWHOUSE_ADMIN_LISTEN="+doors[1])
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.ended <- p.cmd.Wait() }()
+	t.Cleanup(p.kill)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get(p.DataURL + "/readyz")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == 200 {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not serve: %v", err)
+		}
+	}
+	if got := p.get(t, "/metrics"); !strings.Contains(got.body, "rowhouse_log_errors_total ") || strings.Contains(got.body, "rowhouse_log_errors_total 0\n") {
+		t.Error("what could not be logged is not counted")
+	}
+	if code := p.stop(t); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -183,11 +183,13 @@ func startServe(t testing.TB, dir string, env []string) *process {
 	return startServeUntil(t, "serving", dir, env)
 }
 
-// startServeUntil starts the service and waits for a line of its log that says where its doors are.
-func startServeUntil(t testing.TB, msg, dir string, env []string) *process {
+// startServeUntil starts the service and waits for a line of its log that says where its doors are. A wrapper is a command
+// that is given the service's.
+func startServeUntil(t testing.TB, msg, dir string, env []string, wrapper ...string) *process {
 	t.Helper()
 	p := &process{dir: dir, stderr: &lockedBuffer{}, ended: make(chan error, 1)}
-	p.cmd = exec.Command(built(t), "serve")
+	command := append(wrapper, built(t), "serve")
+	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Dir, p.cmd.Env = dir, append(os.Environ(), env...)
 	out, err := p.cmd.StderrPipe()
 	if err != nil {

@@ -23,6 +23,7 @@ func (h *house) metrics() http.Handler {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		gauge("rowhouse_pools", "Pools of databases that are kept.", func() float64 { return float64(h.router.Stat().Pools.Kept) }),
 		gauge("rowhouse_pools_draining", "Pools that are pushed out or stale and still lent.", func() float64 { return float64(h.router.Stat().Pools.Draining) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rowhouse_log_errors_total", Help: "Lines of the log that could not be written."}, h.logErrors),
 		gauge("rowhouse_connections", "Connections open to all servers, idle ones included.", h.connections),
 		routerMetrics{h.router, h.directory},
 		gauge("rowhouse_catalog_revision", "Revision of the catalog that this process knows.", func() float64 { return float64(h.directory.Stat().Revision) }),
@@ -35,6 +36,13 @@ func (h *house) metrics() http.Handler {
 		}, func() float64 { return 1 }),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+func (h *house) logErrors() float64 {
+	if h.unlogged == nil {
+		return 0
+	}
+	return float64(h.unlogged.Load())
 }
 
 func (h *house) connections() float64 {
