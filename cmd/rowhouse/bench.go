@@ -24,7 +24,7 @@ import (
 var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Report, error){
 	"churn":     onBed(churn),
 	"cold":      onBed(bench.Cold),
-	"cutover":   onBed(bench.Cutover),
+	"cutover":   (*app).benchCutover,
 	"fleet":     (*app).benchFleet,
 	"noisy":     onBed(bench.Noisy),
 	"provision": (*app).benchProvision,
@@ -161,60 +161,19 @@ func benchDirIn(place string) (string, func(), error) {
 }
 
 func (a *app) benchRoute(ctx context.Context, l bench.Length) (bench.Report, error) {
-	dir, clean, err := benchDir()
-	if err != nil {
-		return bench.Report{}, err
-	}
-	defer clean()
-	d, err := startBenchDev(ctx, dir)
-	if err != nil {
-		return bench.Report{}, err
-	}
-	defer func() { _ = d.stop() }()
-	a.data = dir
-	cfg, err := a.devConfig()
-	if err != nil {
-		return bench.Report{}, err
-	}
-	log := a.logger("error", "text")
-	cat, err := openCatalog(ctx, cfg, log)
-	if err != nil {
-		return bench.Report{}, err
-	}
-	defer cat.Close()
-	h, err := newHouse(ctx, cfg, cat, "", devLease, log)
-	if err != nil {
-		return bench.Report{}, err
-	}
-	defer h.router.Close()
-	handler, err := h.publicHandler()
-	if err != nil {
-		return bench.Report{}, err
-	}
-	if err := h.directory.Load(ctx); err != nil {
-		return bench.Report{}, err
-	}
-	following, stop := context.WithCancel(ctx)
-	followed := make(chan struct{})
-	go func() { defer close(followed); _ = h.directory.Run(following) }()
-	defer func() { stop(); <-followed }()
-	shared := make(chan struct{})
-	go func() { defer close(shared); _ = h.router.Run(following) }() // the dev that serves there gives us a part
-	defer func() { stop(); <-shared }()
-	for h.router.Ready() != nil {
-		select {
-		case <-ctx.Done():
-			return bench.Report{}, ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	measured := bench.House{Catalog: cat, Router: h.router, Handler: handler}
-	for name, into := range map[string]*bench.Tenant{"acme": &measured.Shared, "initech": &measured.Dedicated} {
-		if *into, err = h.benchTenant(ctx, name); err != nil {
+	return a.besideDev(ctx, func(ctx context.Context, h *house) (bench.Report, error) {
+		handler, err := h.publicHandler()
+		if err != nil {
 			return bench.Report{}, err
 		}
-	}
-	return bench.Route(ctx, measured, l)
+		measured := bench.House{Catalog: h.catalog, Router: h.router, Handler: handler}
+		for name, into := range map[string]*bench.Tenant{"acme": &measured.Shared, "initech": &measured.Dedicated} {
+			if *into, err = h.benchTenant(ctx, name); err != nil {
+				return bench.Report{}, err
+			}
+		}
+		return bench.Route(ctx, measured, l)
+	})
 }
 
 func (h *house) benchTenant(ctx context.Context, name string) (bench.Tenant, error) {

@@ -29,7 +29,9 @@ func TestBenchmarks_say_what_they_promise(t *testing.T) {
 			[]string{"errors_quiet"},
 		},
 		"cutover": {
-			func(t *testing.T, b *bench.Bed) (bench.Report, error) { return bench.Cutover(t.Context(), b, tiny) },
+			func(t *testing.T, b *bench.Bed) (bench.Report, error) {
+				return bench.Cutover(t.Context(), b, tiny, nil)
+			},
 			[]string{"failed_reads", "failed_writes", "longest_read_gap", "longest_write_gap"},
 			[]string{"failed_reads", "failed_writes"},
 		},

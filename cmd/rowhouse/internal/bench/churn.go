@@ -23,7 +23,7 @@ type ChurnSize struct {
 
 // Sizes of a quick churn and of a full one.
 var (
-	QuickChurn = ChurnSize{Dedicated: 80, Shared: 4, PerShared: 500, Budgets: []int{40}, Each: 1200 * time.Millisecond}
+	QuickChurn = ChurnSize{Dedicated: 80, Shared: 4, PerShared: 500, Budgets: []int{40}, Each: time.Second}
 	FullChurn  = ChurnSize{Dedicated: 300, Shared: 20, PerShared: 485, Budgets: []int{80, 160}, Each: 6 * time.Second}
 )
 
@@ -192,9 +192,11 @@ func (b *Bed) churnOf(ctx context.Context, who []client, size ChurnSize, budget 
 		rate = min(rate, max(w.perSecond()*0.6, 20))
 	}
 	perSecond := ours.perSecond()
-	for _, w := range fixedWays(ways) {
-		if err := b.churnFixed(ctx, w, who, pick, size, rate); err != nil {
-			return nil, err
+	for range churnRounds {
+		for _, w := range fixedWays(ways) {
+			if err := b.churnFixed(ctx, w, who, pick, size, rate); err != nil {
+				return nil, err
+			}
 		}
 	}
 	failed := &tally{}
@@ -270,7 +272,7 @@ func (b *Bed) churnFixed(ctx context.Context, w *way, who []client, pick *zipf, 
 	if w.stat != nil {
 		hot := func(i int) error { return read(who[i%min(len(who), churnHot)]) }
 		_ = offer(size.Each/4, rate, hot)
-		w.warm = offer(size.Each/2, rate, hot)
+		w.warm.add(offer(size.Each/2, rate, hot))
 		for _, s := range w.stat().Servers {
 			w.reclaimed += s.Reclaimed
 		}

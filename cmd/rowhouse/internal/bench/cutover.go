@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/router"
 )
@@ -15,8 +17,21 @@ import (
 // cutoverRate is how many reads and how many writes a second go on while something changes below them.
 const cutoverRate = 200.0
 
-// Cutover measures what requests feel while their database's password, and their server's address, is changed.
-func Cutover(ctx context.Context, b *Bed, l Length) (Report, error) {
+// placementRate is the same for the one tenant that is brought elsewhere. While its writes wait they pile up, and a tenant of
+// a shared database may have twenty-five requests at a time, waiting ones included.
+const placementRate = 25.0
+
+// Placement is a tenant that can be brought to another database.
+type Placement struct {
+	Router *router.Router
+	Tenant *catalog.Tenant
+	// Change brings it there, and comes back when it is there.
+	Change func(context.Context) error
+}
+
+// Cutover measures what requests feel while their database's password, their server's address, and with a placement their
+// tenant's database is changed.
+func Cutover(ctx context.Context, b *Bed, l Length, p *Placement) (Report, error) {
 	report := Report{Bench: "cutover"}
 	ts, err := b.databases(ctx, catalog.Dedicated, 1, 1)
 	if err != nil {
@@ -41,8 +56,8 @@ func Cutover(ctx context.Context, b *Bed, l Length) (Report, error) {
 		return report, err
 	}
 	phase := 4 * l.Each
-	cut(rt, who, l.Each, func() error { return nil }) // warm
-	calm := cut(rt, who, phase, func() error { return nil })
+	cut(rt, who, cutoverRate, l.Each, func() error { return nil }) // warm
+	calm := cut(rt, who, cutoverRate, phase, func() error { return nil })
 	changes := []struct {
 		name string
 		make func() error
@@ -53,15 +68,44 @@ func Cutover(ctx context.Context, b *Bed, l Length) (Report, error) {
 	var all gaps
 	var rows []Result
 	for _, change := range changes {
-		g := cut(rt, who, phase, change.make)
+		g := cut(rt, who, cutoverRate, phase, change.make)
 		if g.err != nil {
 			return report, fmt.Errorf("change of %s: %w", change.name, g.err)
 		}
 		rows = append(rows, g.rows("_"+change.name, "while the "+change.name+" changes", calm)...)
 		all = all.with(g)
 	}
-	report.Results = append(all.rows("", "over all changes: a new login with a new password, the old one closed, and a new address of the server", calm), rows...)
+	what := "over all changes: a new login with a new password, the old one closed, and a new address of the server"
+	if p != nil {
+		g, before, err := p.cut(ctx, l)
+		if err != nil {
+			return report, fmt.Errorf("change of placement: %w", err)
+		}
+		rows = append(rows, g.rows("_placement", "while its tenant is brought from a shared database to one of its own", before)...)
+		all, what = all.with(g), what+", and a database of its own for the tenant"
+	}
+	report.Results = append(all.rows("", what, calm), rows...)
 	return report, nil
+}
+
+// cut changes the placement below readers and writers, after it looked at them without a change.
+func (p *Placement) cut(ctx context.Context, l Length) (g, calm gaps, err error) {
+	who, err := clients(ctx, []*catalog.Tenant{p.Tenant})
+	if err != nil {
+		return g, calm, err
+	}
+	err = p.Router.BeginFunc(who[0].ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(who[0].ctx, "insert into public.projects (id, name) values ($1, $2)", bedKey, p.Tenant.Name)
+		return err
+	})
+	if err != nil {
+		return g, calm, err
+	}
+	nothing := func() error { return nil }
+	cut(p.Router, who, placementRate, l.Each, nothing) // warm
+	calm = cut(p.Router, who, placementRate, 4*l.Each, nothing)
+	g = cut(p.Router, who, placementRate, 4*l.Each, func() error { return p.Change(ctx) })
+	return g, calm, g.err
 }
 
 // changePassword has the second generation of the login valid beside the first, tells the catalog, and closes the first.
@@ -113,13 +157,24 @@ type gaps struct {
 	err                       error // of the change
 }
 
-// cut reads and writes at a fixed rate and makes a change in the middle.
-func cut(rt *router.Router, who []client, phase time.Duration, change func() error) (g gaps) {
+// cut reads and writes at a fixed rate and makes a change in the middle, for as long as that takes.
+func cut(rt *router.Router, who []client, rate float64, phase time.Duration, change func() error) (g gaps) {
 	var going sync.WaitGroup
-	var reads, writes *tally
-	going.Go(func() { reads = offer(phase, cutoverRate, func(i int) error { return who[i%len(who)].read(rt) }) })
-	going.Go(func() { writes = offer(phase, cutoverRate, func(i int) error { return who[i%len(who)].write(rt) }) })
-	going.Go(func() { time.Sleep(phase / 2); g.err = change() })
+	var reads, writes tally
+	changed := make(chan struct{})
+	on := func(t *tally, ask func(client) error) {
+		for over := false; !over; {
+			select {
+			case <-changed:
+				over = true // and half a phase more
+			default:
+			}
+			offerTo(phase/2, rate, func(i int) error { return ask(who[i%len(who)]) }, func(int) *tally { return t })
+		}
+	}
+	going.Go(func() { on(&reads, func(c client) error { return c.read(rt) }) })
+	going.Go(func() { on(&writes, func(c client) error { return c.write(rt) }) })
+	going.Go(func() { defer close(changed); time.Sleep(phase / 4); g.err = change() })
 	going.Wait()
 	g.failedReads, g.failedWrites = reads.errors, writes.errors
 	g.longestRead, g.longestWrite = reads.quantile(1), writes.quantile(1)
@@ -149,11 +204,11 @@ func (g gaps) rows(suffix, what string, calm gaps) []Result {
 		{Name: "failed_writes" + suffix, Value: float64(g.failedWrites), Unit: "requests", Means: "writes that failed " + what + failed},
 		{
 			Name: "longest_read_gap" + suffix, Value: g.longestRead, Unit: "ms", Baseline: "without_a_change", BaselineValue: calm.longestRead, Ratio: g.longestRead / calm.longestRead,
-			Means: "the longest that a read at 200 a second took " + what,
+			Means: "the longest that a read took " + what,
 		},
 		{
 			Name: "longest_write_gap" + suffix, Value: g.longestWrite, Unit: "ms", Baseline: "without_a_change", BaselineValue: calm.longestWrite, Ratio: g.longestWrite / calm.longestWrite,
-			Means: "the longest that a write at 200 a second took " + what,
+			Means: "the longest that a write took " + what,
 		},
 	}
 }

@@ -223,29 +223,37 @@ func flight(ctx context.Context, conn *pgx.Conn, open func(*pgconn.Pipeline) int
 		_ = p.Close()
 		return err
 	}
-	for read := 0; ; {
+	for read := 0; ; read++ {
 		got, err := p.GetResults()
-		if err != nil {
-			_ = p.Close()
-			return err
+		if result, ok := got.(*pgconn.ResultReader); ok && err == nil {
+			for result.NextRow() {
+				if read >= framed && body != nil {
+					*body = append([]byte(nil), result.Values()[1]...)
+				}
+			}
+			_, err = result.Close()
 		}
-		switch result := got.(type) {
-		case nil:
+		switch {
+		case err != nil:
+			_ = p.Close()
+			if read < framed {
+				err = notStarted{err}
+			}
+			return err
+		case got == nil:
 			if first {
 				conn.PgConn().CustomData()[name] = true
 			}
 			return p.Close()
-		case *pgconn.ResultReader:
-			for result.NextRow() {
-				if read == framed && body != nil {
-					*body = append([]byte(nil), result.Values()[1]...)
-				}
-			}
-			if _, err := result.Close(); err != nil {
-				_ = p.Close()
-				return err
-			}
-			read++
 		}
 	}
 }
+
+// notStarted is an error of the frame: nothing of the request ran, and the router may do it elsewhere.
+type notStarted struct{ error }
+
+// Unwrap is what happened.
+func (e notStarted) Unwrap() error { return e.error }
+
+// Outcome is not_started.
+func (notStarted) Outcome() string { return "not_started" }
