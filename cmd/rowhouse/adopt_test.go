@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -129,6 +130,26 @@ func devAdopt(t *testing.T, p *process) {
 			}
 		})
 	}
+	// Its keys change, while it runs, from a secret to a file that its issuer writes. Server-Timing says what that costs.
+	const filed = "RHCANARY-9876543210-9876543210-legacy"
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	set := `{"keys":[{"kty":"oct","alg":"HS256","k":"` + base64.RawURLEncoding.EncodeToString([]byte(filed)) + `"}]}`
+	if err := os.WriteFile(keys, []byte(set), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(0, "setting", "set", "auth.jwks_file", keys, "--tenant", "legacy")
+	run(0, "setting", "unset", "auth.jwt_secret", "--tenant", "legacy")
+	run(0, "setting", "set", "rest.server_timing", "true", "--tenant", "legacy")
+	asked := func(key string) answer {
+		token := sign(jwt.MapClaims{"role": "legacy_user"}, key)
+		return p.do(t, request{path: "/rest/v1/rpc/whoami", header: map[string]string{"X-Tenant": "legacy", "Authorization": "Bearer " + token}})
+	}
+	eventually(t, func() bool {
+		got := asked(filed)
+		return got.status == 200 && strings.HasPrefix(got.header.Get("Server-Timing"), "jwt;dur=") && strings.Contains(got.header.Get("Server-Timing"), ", tenant;dur=")
+	})
+	eventually(t, func() bool { return asked(secret).status == 401 })
+
 	if after := objects(); after != before {
 		t.Errorf("%d objects, were %d", after, before)
 	}
