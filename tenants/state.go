@@ -23,13 +23,13 @@ type StateSpec struct {
 	Now bool `json:"now,omitempty"`
 }
 
-// operatorStates are those that an operator changes between.
-var operatorStates = []catalog.State{catalog.StateActive, catalog.StateSuspended, catalog.StateReadOnly, catalog.StateMaintenance}
+// OperatorStates are those that an operator changes between.
+var OperatorStates = []catalog.State{catalog.StateActive, catalog.StateSuspended, catalog.StateReadOnly, catalog.StateMaintenance}
 
 func (s StateSpec) validate(now time.Time) error {
 	temporary := s.State == catalog.StateReadOnly || s.State == catalog.StateMaintenance
 	switch {
-	case !slices.Contains(operatorStates, s.State):
+	case !slices.Contains(OperatorStates, s.State):
 		return catalog.Invalid("state must be active, suspended, read_only or maintenance")
 	case !s.Until.IsZero() && !temporary:
 		return catalog.Invalid("until is for read_only and maintenance")
@@ -84,7 +84,7 @@ func (s *Service) SetTenantState(ctx context.Context, ref string, spec StateSpec
 	}
 	event := catalog.Event{Action: spec.action(), Target: t.Ref(), Actor: actorOf(ctx), Detail: detail}
 	err = s.catalog.Update(ctx, event, func(tx *catalog.Tx) error {
-		if err := tx.SetTenantState(ctx, t.ID, spec.State, spec.Reason, operatorStates...); err != nil {
+		if err := tx.SetTenantState(ctx, t.ID, spec.State, spec.Reason, OperatorStates...); err != nil {
 			return err
 		}
 		if !spec.Until.IsZero() {

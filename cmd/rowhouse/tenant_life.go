@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,6 +51,9 @@ func (a *app) tenantSetState() *cobra.Command {
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			spec.State = catalog.State(args[1])
+			if !slices.Contains(tenants.OperatorStates, spec.State) {
+				return usage("STATE must be read_only, maintenance, active or suspended")
+			}
 			if until != "" {
 				end, err := moment(until, time.Now())
 				if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
@@ -44,6 +45,7 @@ type setFeatureInput struct {
 
 // scopeInput says whose values are meant.
 type scopeInput struct {
+	PageInput
 	Tenant  string `query:"tenant" maxLength:"64" doc:"Name or id"`
 	Edition string `query:"edition" maxLength:"64" doc:"Name; everybody's values without either"`
 }
@@ -68,9 +70,9 @@ type valueOutput struct{ Body tenants.Value }
 func (s *service) registerPlan() {
 	const tag = "Editions"
 	add(s, route{"list-editions", tag, "List editions and what they give", http.MethodGet, "/editions", tenants.PermitSettingsRead, 0},
-		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Edition], error) {
+		func(ctx context.Context, in *PageInput) (*listOutput[*catalog.Edition], error) {
 			all, err := s.operator.Editions(ctx)
-			return whole(all, err)
+			return paged("/editions", nil, *in, func(e *catalog.Edition) string { return e.Name }, inMemory(all, err, func(e *catalog.Edition) string { return e.Name }))
 		})
 	add(s, route{"set-edition", tag, "Make an edition, or describe it anew", http.MethodPut, "/editions/{name}", tenants.PermitFeaturesManage, http.StatusNoContent},
 		func(ctx context.Context, in *setEditionInput) (*struct{}, error) {
@@ -88,9 +90,9 @@ func (s *service) registerPlan() {
 			return s.tenant(ctx, in.Ref)
 		})
 	add(s, route{"list-features", tag, "List features and what everybody has of them", http.MethodGet, "/features", tenants.PermitSettingsRead, 0},
-		func(ctx context.Context, _ *struct{}) (*listOutput[*catalog.Feature], error) {
+		func(ctx context.Context, in *PageInput) (*listOutput[*catalog.Feature], error) {
 			all, err := s.operator.Features(ctx)
-			return whole(all, err)
+			return paged("/features", nil, *in, func(f *catalog.Feature) string { return f.Key }, inMemory(all, err, func(f *catalog.Feature) string { return f.Key }))
 		})
 	add(s, route{"set-feature", tag, "Declare a feature, or change it", http.MethodPut, "/features/{key}", tenants.PermitFeaturesManage, http.StatusNoContent},
 		func(ctx context.Context, in *setFeatureInput) (*struct{}, error) {
@@ -104,7 +106,8 @@ func (s *service) registerPlan() {
 	add(s, route{"list-values", tag, "List features and limits as they hold for a tenant, an edition or everybody", http.MethodGet, "/values", tenants.PermitSettingsRead, 0},
 		func(ctx context.Context, in *scopeInput) (*listOutput[tenants.Value], error) {
 			all, err := s.operator.Values(ctx, tenants.Scope{Tenant: in.Tenant, Edition: in.Edition})
-			return whole(all, err)
+			key := func(v tenants.Value) string { return v.Key }
+			return paged("/values", filters("tenant", in.Tenant, "edition", in.Edition), in.PageInput, key, inMemory(all, err, key))
 		})
 	add(s, route{"set-value", tag, "Decide a feature or a limit", http.MethodPut, "/values/{key}", tenants.PermitFeaturesManage, 0},
 		func(ctx context.Context, in *setValueInput) (*valueOutput, error) {
@@ -120,12 +123,21 @@ func (s *service) registerPlan() {
 		})
 }
 
-// whole is a list that is never long.
-func whole[Item any](all []Item, err error) (*listOutput[Item], error) {
-	if err != nil {
-		return nil, err
+// inMemory reads pages of a list that is never long.
+func inMemory[Item any](all []Item, err error, key func(Item) string) func(catalog.Page) ([]Item, error) {
+	return func(p catalog.Page) ([]Item, error) {
+		if err != nil {
+			return nil, err
+		}
+		if p.After != "" {
+			at := slices.IndexFunc(all, func(item Item) bool { return key(item) == p.After })
+			if at < 0 {
+				return nil, catalog.ErrInvalid
+			}
+			all = all[at+1:]
+		}
+		return all[:min(p.Limit, len(all))], nil
 	}
-	return everything(all), nil
 }
 
 // Editions lists the editions.
