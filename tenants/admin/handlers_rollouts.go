@@ -11,7 +11,8 @@ import (
 // permitMigrate is bringing databases to other versions.
 const permitMigrate = "tenants.migrate"
 
-type rolloutInput struct {
+// RolloutInput names a rollout. It is exported because what embeds it is read by reflection.
+type RolloutInput struct {
 	ID catalog.RolloutID `path:"id" maxLength:"36" minLength:"36"`
 }
 
@@ -35,7 +36,7 @@ type fleetInput struct {
 type fleetOutput struct{ Body *tenants.FleetStatus }
 
 type resultsInput struct {
-	rolloutInput
+	RolloutInput
 	After int64 `query:"after" minimum:"0" doc:"The seq of the last result that is known"`
 }
 
@@ -46,21 +47,21 @@ type resultsOutput struct {
 type startInput struct{ Body tenants.RolloutSpec }
 
 type resumeInput struct {
-	rolloutInput
+	RolloutInput
 	Body struct {
 		Reset bool `json:"reset,omitempty" doc:"Failures so far count no more, and are not tried again"`
 	}
 }
 
 type retryInput struct {
-	rolloutInput
+	RolloutInput
 	Body tenants.RetrySpec
 }
 
 type retryOutput struct{ Body *tenants.Retried }
 
 type skipInput struct {
-	rolloutInput
+	RolloutInput
 	Body struct {
 		Database string `json:"database" maxLength:"64" doc:"Name, id, or a tenant in it"`
 		Reason   string `json:"reason" minLength:"1" maxLength:"500"`
@@ -68,7 +69,7 @@ type skipInput struct {
 }
 
 type cancelRolloutInput struct {
-	rolloutInput
+	RolloutInput
 	Body struct {
 		Reason string `json:"reason,omitempty" maxLength:"500"`
 	}
@@ -111,14 +112,14 @@ func (s *service) registerRollouts() {
 			return &planOutput{plan}, err
 		})
 	add(s, route{"get-rollout", tag, "Show a rollout", http.MethodGet, "/rollouts/{id}", tenants.PermitServersRead, 0},
-		func(ctx context.Context, in *rolloutInput) (*rolloutOutput, error) { return shown(ctx, in.ID, nil) })
+		func(ctx context.Context, in *RolloutInput) (*rolloutOutput, error) { return shown(ctx, in.ID, nil) })
 	add(s, route{"list-rollout-results", tag, "List what became of databases, in its order", http.MethodGet, "/rollouts/{id}/results", tenants.PermitServersRead, 0},
 		func(ctx context.Context, in *resultsInput) (*resultsOutput, error) {
 			found, err := fleet.RolloutResults(ctx, in.ID, in.After)
 			return &resultsOutput{everything(found).Body}, err
 		})
 	add(s, route{"pause-rollout", tag, "Begin no further database; what runs may end", http.MethodPost, `/rollouts/{id}/\:pause`, permitMigrate, 0},
-		func(ctx context.Context, in *rolloutInput) (*rolloutOutput, error) {
+		func(ctx context.Context, in *RolloutInput) (*rolloutOutput, error) {
 			return shown(ctx, in.ID, fleet.PauseRollout(ctx, in.ID))
 		})
 	add(s, route{"resume-rollout", tag, "Go on with a paused rollout", http.MethodPost, `/rollouts/{id}/\:resume`, permitMigrate, http.StatusAccepted},
