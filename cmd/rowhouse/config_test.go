@@ -16,7 +16,7 @@ func TestConfig_documented(t *testing.T) {
 	}
 	documented := map[string]string{}
 	for line := range strings.SplitSeq(string(text), "\n") {
-		if cells := strings.Split(line, "|"); len(cells) > 3 && strings.HasPrefix(cells[1], " `") && !strings.Contains(cells[1], "/") {
+		if cells := strings.Split(line, "|"); len(cells) > 3 && strings.HasPrefix(cells[1], " `") && !strings.HasPrefix(cells[1], " `--") && !strings.Contains(cells[1], "/") {
 			documented[strings.Trim(cells[1], " `")] = strings.Trim(cells[2], " `–")
 		}
 	}

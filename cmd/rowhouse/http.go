@@ -34,7 +34,7 @@ func (h *house) publicHandler() (http.Handler, error) {
 		AnonRole: func(t *catalog.Tenant) string {
 			return effective(h, t, "rest.anon_role", h.config.String("rest.anon_role"))
 		},
-		Features: h.directory.VisibleFeatures,
+		Features:  h.directory.VisibleFeatures,
 		Begin:     h.router,
 		Retention: h.retention,
 		Error:     router.WriteError,
