@@ -257,15 +257,25 @@ func (tx *Tx) RemoveCredentials(ctx context.Context, database DatabaseID, login 
 // Credential finds the newest credential of a server's login, or the current one of a database's. Unknown: ErrNotFound.
 // A secret that does not open is ErrSealed.
 func (c *Catalog) Credential(ctx context.Context, server ServerID, database DatabaseID, login Login) (Credential, error) {
+	return c.credential(ctx, server, database, login, nil)
+}
+
+// CredentialUpTo finds the newest credential of a database's login up to a version, whichever is the current one. Unknown:
+// ErrNotFound. It is for those who change it.
+func (c *Catalog) CredentialUpTo(ctx context.Context, server ServerID, database DatabaseID, login Login, version int64) (Credential, error) {
+	return c.credential(ctx, server, database, login, &version)
+}
+
+func (c *Catalog) credential(ctx context.Context, server ServerID, database DatabaseID, login Login, most *int64) (Credential, error) {
 	noun := fmt.Sprintf("%s credential", login)
 	sealed, err := one[SealedLogin](ctx, c.pool, noun, `
 		select c.server, c.database, c.login, c.version, c.role, c.secret
 		  from rowhouse.credentials c
 		  left join rowhouse.databases d on d.id = c.database
 		 where c.server = $1 and c.database is not distinct from $2 and c.login = $3
-		   and (d.id is null or c.version <= d.credential_version)
+		   and (d.id is null or c.version <= coalesce($4, d.credential_version))
 		 order by c.version desc
-		 limit 1`, server, database, login)
+		 limit 1`, server, database, login, most)
 	if err != nil {
 		return Credential{}, err
 	}
@@ -314,6 +324,28 @@ func (c *Catalog) ConnConfigFrom(s *Server, db *Database, l SealedLogin) (*pgx.C
 // ConnConfig says how to connect to a database of the server as somebody whose credential is in no row of the catalog.
 func (s *Server) ConnConfig(dbname string, cr Credential) (*pgx.ConnConfig, error) {
 	return s.connConfig(dbname, cr)
+}
+
+// CredentialConnConfig says how to connect to a database of a server with a credential that may not be the current one.
+func (c *Catalog) CredentialConnConfig(ctx context.Context, dbname string, cr Credential) (*pgx.ConnConfig, error) {
+	s, err := c.Server(ctx, cr.Server.String())
+	if err != nil {
+		return nil, err
+	}
+	return s.connConfig(dbname, cr)
+}
+
+// UseCredential makes the credential of a version the current one of a database.
+func (tx *Tx) UseCredential(ctx context.Context, id DatabaseID, version int64) error {
+	return tx.exactlyOne(ctx, "database "+id.String(), `
+		update rowhouse.databases set credential_version = $2, updated_at = now() where id = $1`, id, version)
+}
+
+// DropCredential forgets a credential. One that is not there is no error.
+func (tx *Tx) DropCredential(ctx context.Context, cr Credential) error {
+	_, err := tx.Exec(ctx, `
+		delete from rowhouse.credentials where server = $1 and database = $2 and login = $3 and version = $4`, cr.Server, cr.Database, cr.Login, cr.Version)
+	return refine(err, fmt.Sprintf("credential of role %q", cr.Role))
 }
 
 // connConfig is filled from the parts of the catalog's rows. PG* variables of the process have no part in it.

@@ -20,6 +20,7 @@ type ending struct {
 var endings = map[string]ending{
 	KindProvision: {},
 	KindSpare:     {},
+	KindRotate:    {before: "switched", always: true},
 	KindPromote:   {before: "decided", always: true},
 	KindDemote:    {before: "decided", always: true},
 	KindMove:      {before: "decided", always: true},

@@ -11,12 +11,15 @@ import (
 	"github.com/rowhouse/rowhouse/catalog"
 )
 
-// DatabaseOperator looks at the databases that hold tenants.
+// DatabaseOperator manages the databases that hold tenants.
 type DatabaseOperator interface {
 	// Database finds a database by its id, or by the name that rowhouse gave it.
 	Database(ctx context.Context, ref string) (*catalog.Database, error)
 	// Databases lists the databases of a server, the oldest first; an empty server means of all.
 	Databases(ctx context.Context, server string) ([]*catalog.Database, error)
+	// RotateDatabase changes the login and the password that requests to a database use, without a gap. One that is adopted
+	// or not active is catalog.ErrConflict.
+	RotateDatabase(ctx context.Context, ref string) (*catalog.Operation, error)
 }
 
 // AuditQuery is which part of the audit trail is wanted. The zero value is the newest hundred events.

@@ -32,5 +32,23 @@ func (a *app) databaseGroup() *cobra.Command {
 		rowVerb(a, "get DATABASE", "Show one database, by its id or its name", func(ctx context.Context, r *reach, args []string) (*catalog.Database, error) {
 			return r.Database(ctx, args[0])
 		}, asDBRow),
-		a.databaseAllowUnscoped(), a.databaseDenyUnscoped())
+		a.databaseRotate(), a.databaseAllowUnscoped(), a.databaseDenyUnscoped())
+}
+
+func (a *app) databaseRotate() *cobra.Command {
+	var wait waitFlag
+	c := &cobra.Command{
+		Use: "rotate DATABASE", Short: "Change the login and the password that requests use, without a gap", Args: exactly("DATABASE"),
+		Long:    "Two logins take turns: the other one gets a new password, new connections use it, and the old one is shut when its\nconnections have ended, which takes as long as pools keep idle ones (router.idle_timeout), five minutes at most.",
+		Example: "  rowhouse database rotate rh_0199… --wait",
+		RunE: a.doAt(func(ctx context.Context, r *reach, args []string) error {
+			op, err := r.RotateDatabase(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, r, op, wait)
+		}),
+	}
+	wait.add(c)
+	return c
 }

@@ -381,6 +381,12 @@ func (c *Client) Database(ctx context.Context, ref string) (*catalog.Database, e
 	return d, about("database", ref, err)
 }
 
+// RotateDatabase changes the login and the password that requests to a database use.
+func (c *Client) RotateDatabase(ctx context.Context, ref string) (*catalog.Operation, error) {
+	op, err := one[catalog.Operation](ctx, c, http.MethodPost, "/databases/"+url.PathEscape(ref)+"/rotate", nil)
+	return op, about("database", ref, err)
+}
+
 // Databases lists the databases of a server, or of all.
 func (c *Client) Databases(ctx context.Context, server string) ([]*catalog.Database, error) {
 	all, err := every[*catalog.Database](ctx, c, "/databases", filters("server", server))

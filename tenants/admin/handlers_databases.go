@@ -34,4 +34,8 @@ func (s *service) registerDatabases() {
 			}
 			return &databaseOutput{d}, nil
 		})
+	add(s, route{"rotate-database", tag, "Change the login and the password that requests use", http.MethodPost, "/databases/{ref}/rotate", tenants.PermitServersManage, http.StatusAccepted},
+		func(ctx context.Context, in *databaseInput) (*operationOutput, error) {
+			return accepted(s.operator.RotateDatabase(ctx, in.Ref))
+		})
 }

@@ -14,7 +14,13 @@ import (
 // begun creates a tenant and works on it until the step is recorded.
 func (h *house) begun(t testing.TB, spec tenants.TenantSpec, step string) *catalog.Operation {
 	t.Helper()
-	op := h.create(t, spec)
+	return h.upTo(t, h.create(t, spec), step)
+}
+
+// upTo works on an operation until the step is recorded.
+func (h *house) upTo(t testing.TB, op *catalog.Operation, step string) *catalog.Operation {
+	t.Helper()
+	steps := op.Steps
 	_, err := h.catalog.Pool().Exec(t.Context(), `
 		update rowhouse.operations set steps = array_append(steps[1:array_position(steps, $2)], 'held') where id = $1`, op.ID, step)
 	must(t, err)
@@ -35,7 +41,7 @@ func (h *house) begun(t testing.TB, spec tenants.TenantSpec, step string) *catal
 	if err := <-worked; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	_, err = h.catalog.Pool().Exec(t.Context(), `update rowhouse.operations set steps = $2, next_at = now() where id = $1`, op.ID, tenants.ProvisionSteps)
+	_, err = h.catalog.Pool().Exec(t.Context(), `update rowhouse.operations set steps = $2, next_at = now() where id = $1`, op.ID, steps)
 	must(t, err)
 	return op
 }

@@ -43,6 +43,7 @@ var kinds = map[string]kind{
 	tenants.KindImport:    {points: "import", begin: beginImport, failed: provisionFailed},
 	tenants.KindEnforce:   {points: "enforce", begin: beginEnforcement},
 	tenants.KindSpare:     {points: "spare", light: true, begin: beginSpare},
+	tenants.KindRotate:    {points: "rotate", begin: beginRotation},
 	tenants.KindProvision: {points: "provision", light: true, begin: beginProvision, failed: provisionFailed},
 }
 

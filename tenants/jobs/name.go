@@ -21,6 +21,14 @@ func spareName(id catalog.DatabaseID) string    { return "rh_spare_" + id.Compac
 func ownerOf(id catalog.DatabaseID) string      { return databaseName(id) + "_o" }
 func loginOf(id catalog.DatabaseID) string      { return databaseName(id) + "_a" }
 
+// otherLogin is the one of a database's two logins that does not have the name.
+func otherLogin(id catalog.DatabaseID, name string) string {
+	if name == loginOf(id) {
+		return databaseName(id) + "_b"
+	}
+	return loginOf(id)
+}
+
 // A server may serve two catalogs, and roles are the whole server's: each catalog has a migrator and a template owner of
 // its own there.
 func migratorOf(id catalog.ServerID) string      { return "rowhouse_migrator_" + tail(id) }
