@@ -178,7 +178,7 @@ func (a *app) catalogConfirm() *cobra.Command {
 			if !yes {
 				return usage("this has every process serve by catalog %s as it is now: --yes", r.catalog.ID())
 			}
-			return r.catalog.Confirm(ctx)
+			return r.catalog.Confirm(byHand(ctx))
 		}),
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do it")

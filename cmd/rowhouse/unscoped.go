@@ -45,7 +45,7 @@ func (a *app) databaseUnscoped(use, short, long string, do func(context.Context,
 			if err != nil {
 				return err
 			}
-			if err := do(ctx, r, db.ID, super); err != nil {
+			if err := do(byHand(ctx), r, db.ID, super); err != nil {
 				return err
 			}
 			if !a.quiet {
