@@ -14,9 +14,14 @@ func TestConfig_documented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, section, found := strings.Cut(string(text), "\n## Configuration\n")
+	if !found {
+		t.Fatal("docs/operations.md has no section Configuration")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
 	documented := map[string]string{}
-	for line := range strings.SplitSeq(string(text), "\n") {
-		if cells := strings.Split(line, "|"); len(cells) > 3 && strings.HasPrefix(cells[1], " `") && !strings.HasPrefix(cells[1], " `--") && !strings.Contains(cells[1], "/") {
+	for line := range strings.SplitSeq(section, "\n") {
+		if cells := strings.Split(line, "|"); len(cells) > 3 && strings.HasPrefix(cells[1], " `") && !strings.Contains(cells[1], "/") {
 			documented[strings.Trim(cells[1], " `")] = strings.Trim(cells[2], " `–")
 		}
 	}
