@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rowhouse/rowhouse/catalog"
@@ -36,6 +37,8 @@ type account struct {
 	of       *catalog.Tenant // and the revision that the limits were read at
 	revision int64
 	limits   tenants.Limits
+
+	shut atomic.Int64 // when the tenant's gate was last found shut, in Unix nanoseconds; 0: it was open since
 
 	running int
 	works   map[*tenants.Work]int // that have a place, and how many transactions each

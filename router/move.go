@@ -68,57 +68,98 @@ func isGateShut(err error) bool {
 // isNotAdmitted is isGateShut for an error of whoever sent the flight. An application may raise the same code, but not
 // before anything of its own ran.
 func isNotAdmitted(err error) bool {
-	return isGateShut(err) && outcomeOf(err) == notStarted
+	return (isGateShut(err) || errors.Is(err, ErrMoving)) && outcomeOf(err) == notStarted
 }
 
 // held is how long a transaction waits for its tenant to have a home again.
 const held = 1500 * time.Millisecond
 
-// closure is how long a transaction has been standing before a gate that is shut.
-type closure struct {
-	until time.Time
-	pause time.Duration
+// A gate that was found shut is asked again by one transaction in a while, and not by all that wait before it: the server
+// has a tenant to move.
+const (
+	probeEvery = 50 * time.Millisecond
+	shutFor    = 10 * probeEvery // after which nobody seems to wait any more
+)
+
+var errShut = &refusal{kind: ErrMoving, cause: errors.New("its gate was found shut a moment ago")}
+
+// tryAt tries to begin a transaction, if it is worth asking the gate.
+func (s *scope) tryAt(try func(*scope) (*server, error)) (*server, error) {
+	if !s.asks {
+		return try(s)
+	}
+	if !s.place.account.mayAsk(time.Now()) {
+		return nil, errShut
+	}
+	broken, err := try(s)
+	switch {
+	case err == nil:
+		s.place.account.opened()
+	case isNotAdmitted(err):
+		s.place.account.shut.Store(time.Now().UnixNano())
+	}
+	return broken, err
 }
 
-// Those who stand before a gate look at it again after a while, and after a longer one: they are many, and the catalog says
-// when it is worth it.
-const (
-	firstPause = 20 * time.Millisecond
-	lastPause  = 320 * time.Millisecond
-)
+// mayAsk says whether to ask the gate: it was not found shut lately, or it is this one's turn.
+func (a *account) mayAsk(now time.Time) bool {
+	last := a.shut.Load()
+	switch age := now.UnixNano() - last; {
+	case last == 0, age > int64(shutFor):
+		return true
+	case age < int64(probeEvery):
+		return false
+	}
+	return a.shut.CompareAndSwap(last, now.UnixNano())
+}
+
+// opened says that the gate is not shut, or is another one now.
+func (a *account) opened() {
+	if a.shut.Load() != 0 {
+		a.shut.Store(0)
+	}
+}
+
+// closure is how long a transaction has been standing before a gate that is shut.
+type closure struct{ until time.Time }
 
 // readmit finds out where the tenant lives now. If that is known already, the transaction goes there at once; else it
 // comes again when the catalog says something new about the tenant, or after a while: the move may have been given up.
 func (rt *Router) readmit(ctx context.Context, opts pgx.TxOptions, old *scope, shut *closure, cause error) (*scope, error) {
-	first := shut.until.IsZero()
-	if first {
-		shut.until, shut.pause = time.Now().Add(rt.held), firstPause
-	}
 	changed := rt.changed()
-	s, err := rt.look(ctx, opts, time.Until(shut.until))
-	if err != nil || first && s.differs(old) {
-		return s, err
-	}
-	left := time.Until(shut.until)
-	if left <= 0 {
-		return nil, &refusal{kind: ErrMoving, cause: fmt.Errorf("tenant %s: %w", old.tenant, bare(cause))}
-	}
-	timer := time.NewTimer(min(shut.pause, left))
-	defer timer.Stop()
-	for over := false; !over; {
-		select {
-		case <-changed:
-		case <-timer.C:
-			over = true
-			shut.pause = min(2*shut.pause, lastPause)
-		case <-ctx.Done():
-			return nil, &refusal{kind: ctx.Err(), cause: errors.New("waiting for the tenant to be moved")}
-		}
-		changed = rt.changed()
-		if s, err = rt.scope(ctx, opts); err != nil {
+	s := old
+	if shut.until.IsZero() {
+		shut.until = time.Now().Add(rt.held)
+		var err error
+		if s, err = rt.look(ctx, opts, old, rt.held); err != nil {
 			return nil, err
 		}
-		over = over || s.differs(old) || !s.moving
+	}
+	if !s.differs(old) {
+		left := time.Until(shut.until)
+		if left <= 0 {
+			return nil, &refusal{kind: ErrMoving, cause: fmt.Errorf("tenant %s: %w", old.tenant, bare(cause))}
+		}
+		timer := time.NewTimer(min(probeEvery, left))
+		defer timer.Stop()
+		for over := false; !over; {
+			select {
+			case <-changed:
+			case <-timer.C:
+				over = true
+			case <-ctx.Done():
+				return nil, &refusal{kind: ctx.Err(), cause: errors.New("waiting for the tenant to be moved")}
+			}
+			changed = rt.changed()
+			var err error
+			if s, err = rt.scope(ctx, opts); err != nil {
+				return nil, err
+			}
+			over = over || s.differs(old) || !s.moving
+		}
+	}
+	if s.differs(old) || !s.moving {
+		s.place.account.opened()
 	}
 	s.asks = s.placement > 0 // the gate was shut a moment ago, whatever the catalog says
 	return s, nil
@@ -129,27 +170,26 @@ func (s *scope) differs(old *scope) bool {
 	return s.database.ID != old.database.ID || s.placement != old.placement
 }
 
+// crowdPause is how long one waits who did not get in with the others.
+const crowdPause = 10 * time.Millisecond
+
 // crowded says whether to come again: all who stood before a gate go through it at once, and there are more of them than
 // the tenant may have at a time.
 func (shut *closure) crowded(ctx context.Context, err error) bool {
-	return !shut.until.IsZero() && errors.Is(err, ErrRateLimited) && time.Until(shut.until.Add(held)) > 0 && pause(ctx, firstPause/2+rand.N(firstPause))
+	return !shut.until.IsZero() && errors.Is(err, ErrRateLimited) && time.Until(shut.until.Add(held)) > 0 && pause(ctx, crowdPause+rand.N(2*crowdPause))
 }
 
-// look is scope by what the catalog says now, where the directory remembers. A catalog that does not answer in time leaves
-// what is known.
-func (rt *Router) look(ctx context.Context, opts pgx.TxOptions, limit time.Duration) (*scope, error) {
-	if d, ok := rt.dir.(interface{ Refresh(context.Context) error }); ok {
+// look is scope by what the catalog says now, where the directory does not know yet that the tenant moves. A catalog that
+// does not answer in time leaves what is known.
+func (rt *Router) look(ctx context.Context, opts pgx.TxOptions, old *scope, limit time.Duration) (*scope, error) {
+	if d, ok := rt.dir.(interface{ Refresh(context.Context) error }); ok && !old.moving {
 		asking, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if err := d.Refresh(asking); err != nil { // it may tell us later by itself
 			rt.log.WarnContext(ctx, "placement cannot be looked up", "err", bare(err).Error())
 		}
 	}
-	s, err := rt.scope(ctx, opts)
-	if err == nil {
-		s.asks = s.placement > 0
-	}
-	return s, err
+	return rt.scope(ctx, opts)
 }
 
 // changed is closed with the directory's next change; nil where the directory does not tell.

@@ -319,7 +319,7 @@ func (rt *Router) run(ctx context.Context, opts pgx.TxOptions, try func(*scope) 
 	}
 	var shut closure
 	for n := 0; ; {
-		broken, err := try(s)
+		broken, err := s.tryAt(try)
 		switch {
 		case err == nil:
 			return nil

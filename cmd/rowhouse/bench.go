@@ -27,6 +27,7 @@ var benchmarks = map[string]func(*app, context.Context, bench.Length) (bench.Rep
 	"cutover":   (*app).benchCutover,
 	"fleet":     (*app).benchFleet,
 	"noisy":     onBed(bench.Noisy),
+	"promote":   (*app).benchPromote,
 	"provision": (*app).benchProvision,
 	"rest":      onBed(bench.Rest),
 	"route":     (*app).benchRoute,

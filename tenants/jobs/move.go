@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,7 @@ type move struct {
 	fence    *fence        // nil while writers are let in
 	tables   []movingTable // of the source
 	sums     map[string]sum
+	copied   string // what was copied, and how fast
 }
 
 func beginMove(ctx context.Context, r *Runner, op *catalog.Operation) (work, error) {
@@ -422,11 +424,19 @@ func (m *move) copyUnderFence(ctx context.Context) error {
 		m.sums, err = sumsOf(ctx, m.fence.side, ofTenants(m.tables))
 		return err
 	})
-	both.Go(func() error {
-		_, err := (&copier{from: m.from, to: m.to, tables: tables, alone: m.alone()}).run(ctx)
+	var rows int64
+	var took time.Duration
+	both.Go(func() (err error) {
+		began := time.Now()
+		rows, err = (&copier{from: m.from, to: m.to, tables: tables, alone: m.alone()}).run(ctx)
+		took = time.Since(began)
 		return err
 	})
-	return both.Wait()
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	m.copied = fmt.Sprintf("%d rows were copied in %s", rows, took.Round(time.Microsecond))
+	return nil
 }
 
 // verifying compares what arrived with what was there, and writes down what it found.
@@ -440,7 +450,7 @@ func (m *move) verifying(ctx context.Context) error {
 		if err := differing(tables, m.sums, there); err != nil {
 			return err
 		}
-		return m.catalog.NoteOperation(ctx, m.op, "verifying", fmt.Sprintf("%d rows in %d tables are equal", rowsIn(there), len(tables)))
+		return m.catalog.NoteOperation(ctx, m.op, "verifying", strings.TrimPrefix(fmt.Sprintf("%s, and %d in %d tables are equal", m.copied, rowsIn(there), len(tables)), ", and "))
 	}))
 }
 
