@@ -31,6 +31,7 @@ func TestDev(t *testing.T) {
 	t.Run("answers", func(t *testing.T) { devAnswers(t, p, acme, globex, initech) })
 	t.Run("a patch of an own and a foreign row changes the own one", func(t *testing.T) { devForeignRow(t, p, acme, globex) })
 	t.Run("client", func(t *testing.T) { devClient(t, p, acme, initech) })
+	t.Run("Go client", func(t *testing.T) { devGoClient(t, p, acme, initech) })
 	t.Run("trail", func(t *testing.T) { devTrail(t, p, acme, globex) })
 	t.Run("generated client", func(t *testing.T) { devGeneratedClient(t, p) })
 	t.Run("command", func(t *testing.T) { devCommand(t, p) })
