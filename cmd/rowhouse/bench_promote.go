@@ -44,11 +44,11 @@ func (a *app) benchPromote(ctx context.Context, l bench.Length) (bench.Report, e
 		return bench.Report{}, err
 	}
 	h := bench.PromoteHouse{
-		Catalog: cat, Service: tenants.NewService(cat, runner), URL: d.DataURL, DSN: running.DSN, Sizes: bench.FullPromote,
+		Catalog: cat, Service: tenants.NewService(cat, runner), URL: d.DataURL, DSN: running.DSN, Sizes: bench.PromoteSizes,
 		Token: func(t *catalog.Tenant) (string, error) { return mintFor(cfg, t, "authenticated", "bench", time.Hour) },
 	}
 	if l == bench.Quick {
-		h.Sizes = bench.QuickPromote
+		h.Within = 30 * time.Second
 	}
 	if found, err := localpg.Find(ctx, localpg.FindOptions{Bin: a.env("ROWHOUSE_PG_BIN")}); err == nil {
 		h.PGBin = found.Dir

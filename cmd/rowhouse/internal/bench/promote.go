@@ -34,8 +34,10 @@ type PromoteHouse struct {
 	DSN func(database string) string
 	// PGBin is where psql is.
 	PGBin string
-	// Sizes are how many rows the tenants have that are promoted.
+	// Sizes are how many rows the tenants have that are promoted, the smallest first.
 	Sizes []PromoteSize
+	// Within bounds the whole: a size is left out that would not end in it, by what the one before took. Zero: no bound.
+	Within time.Duration
 }
 
 // PromoteSize is one tenant to promote.
@@ -44,11 +46,8 @@ type PromoteSize struct {
 	Rows int
 }
 
-// How many rows there are in a quick run and in a full one, by the names of the contract.
-var (
-	QuickPromote = []PromoteSize{{"1k", 1000}, {"50k", 50_000}, {"500k", 500_000}}
-	FullPromote  = QuickPromote
-)
+// PromoteSizes are how many rows there are, by the names of the contract.
+var PromoteSizes = []PromoteSize{{"1k", 1000}, {"50k", 50_000}, {"500k", 500_000}}
 
 // promoteRate is how many writes a second go on while the tenant is promoted.
 const promoteRate = 200.0
@@ -62,7 +61,14 @@ func Promote(ctx context.Context, h PromoteHouse) (Report, error) {
 	var lost, doubled, failed int
 	var copied float64
 	var biggest *catalog.Database
+	began := time.Now()
+	var last PromoteSize
+	var took time.Duration
 	for _, size := range h.Sizes {
+		if last.Rows > 0 && h.Within > 0 && time.Since(began)+took*time.Duration(size.Rows/last.Rows) > h.Within {
+			break
+		}
+		started := time.Now()
 		p, err := h.promote(ctx, size)
 		if err != nil {
 			return report, fmt.Errorf("%s: %w", size.Name, err)
@@ -71,9 +77,10 @@ func Promote(ctx context.Context, h PromoteHouse) (Report, error) {
 			Result{Name: "pause_" + size.Name, Value: p.writes.quantile(0.99), Unit: "ms", Means: fmt.Sprintf("p99 of %d writes through the data API, 200 a second, that were due while a tenant of %d rows was promoted (%s)%s", len(p.writes.took), size.Rows, p.mode, p.writes.why())},
 			Result{Name: "longest_" + size.Name, Value: p.writes.quantile(1), Unit: "ms", Means: "the longest of them"},
 		)
+		last, took = size, time.Since(started)
 		lost, doubled, failed, copied, biggest = lost+p.lost, doubled+p.doubled, failed+p.writes.errors, p.rate, p.from
 	}
-	byHand, err := h.byHand(ctx, biggest, h.Sizes[len(h.Sizes)-1])
+	byHand, err := h.byHand(ctx, biggest, last)
 	if err != nil {
 		return report, fmt.Errorf("copy by hand: %w", err)
 	}
