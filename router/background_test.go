@@ -50,3 +50,23 @@ func TestInBackground(t *testing.T) {
 		}
 	})
 }
+
+func TestRouter_Touch_opens_a_pool_and_no_connection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	home := w.database()
+	w.tenant("acme", home)
+	rt := w.router(router.Config{})
+	db, err := w.dir.Database(t.Context(), home.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := rt.Touch(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := rt.Stat(); st.Pools.Kept != 1 || st.Pools.Opens != 1 || st.Servers[w.server].Open != 0 {
+		t.Errorf("%+v", st)
+	}
+}
