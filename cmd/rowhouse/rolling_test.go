@@ -130,7 +130,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// Two replicas are replaced one after the other, while readers and writers go on behind a balancer that looks at /readyz
+// F35: two replicas are replaced one after the other, while readers and writers go on behind a balancer that looks at /readyz
 // only: no request fails, and every write that was answered is there once. The flag -rolling says how many times.
 func TestServe_rolling_restarts(t *testing.T) {
 	t.Parallel()
@@ -221,7 +221,7 @@ func TestServe_rolling_restarts(t *testing.T) {
 	}
 	t.Logf("%d restarts, %d requests, %d of them writes", 2**rolling, served.Load(), written.Load())
 
-	t.Run("one that was killed is replaced at its address at once", func(t *testing.T) {
+	t.Run("F34: one that was killed is replaced at its address at once", func(t *testing.T) {
 		place := strings.TrimPrefix(replicas[0].DataURL, "http://")
 		replicas[0].kill()
 		b.remove(replicas[0].backend)
