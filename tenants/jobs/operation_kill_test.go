@@ -127,3 +127,28 @@ func TestCancelOperation_afterError(t *testing.T) {
 		t.Errorf("operation is %s, its effects %q: %s", op.State, op.Effects, op.Error)
 	}
 }
+
+// A rotation whose worker was killed ends with one login that is let in, the one that the catalog knows.
+func TestRotateDatabase_afterKill(t *testing.T) {
+	for _, point := range []string{"rotate.prepared.after", "rotate.set.after", "rotate.switched.after", "rotate.retired.before"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, "")
+			h.activate(t, sample)
+			_, db := h.made(t, tenants.TenantSpec{Name: "initech", Placement: catalog.Dedicated})
+			op, err := h.service.RotateDatabase(t.Context(), db.Name)
+			must(t, err)
+			h.killed(t, op.ID, point)
+			_, runner := h.open(t, jobs.Config{Sweep: 100 * time.Millisecond})
+			h.run(t, runner)
+			if op := h.finished(t, op.ID); op.State != catalog.OperationDone {
+				t.Errorf("operation is %s: %s", op.State, op.Error)
+			}
+			user := h.asRequest(t, db).Config().User
+			logins := h.names(t, `select rolname from pg_roles where rolcanlogin and starts_with(shobj_description(oid, 'pg_authid'), $1 || 'db=') order by 1`)
+			if !slices.Equal(logins, []string{user}) || user != db.Name+"_b" {
+				t.Errorf("requests log in as %s; these are let in: %q", user, logins)
+			}
+		})
+	}
+}
