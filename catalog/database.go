@@ -83,15 +83,19 @@ func (c *Catalog) DatabaseNamed(ctx context.Context, server ServerID, name strin
 		where server = $1 and name = $2 and state <> 'gone'`, server, name)
 }
 
-// RoomiestShared finds the active shared database, at the schema of chain, that has most room for another tenant, on a
-// server that is not drained; a zero server means any. None: ErrNotFound.
+// RoomiestShared finds the active shared database that has most room for another tenant, on a server that is not drained; a
+// zero server means any. It is at the schema of chain, or else served and soon brought there by a rollout. None: ErrNotFound.
 func (c *Catalog) RoomiestShared(ctx context.Context, server ServerID, chain string) (*Database, error) {
 	return one[Database](ctx, c.pool, "shared database with room", selectDatabase+` d
-		 where kind = 'shared' and state = 'active' and schema_chain = $2
+		 where kind = 'shared' and state = 'active'
+		   and (schema_chain = $2 or migrate_error is null
+		        and exists (select from rowhouse.served_versions v where d.schema_version between v.min_version and v.max_version)
+		        and exists (select from rowhouse.rollouts r join rowhouse.rollout_targets t on t.rollout = r.id
+		                     where t.database = d.id and r.state in ('planned', 'running', 'paused') and t.state in ('pending', 'running', 'retry_wait')))
 		   and ($1::uuid is null or server = $1)
 		   and server in (select id from rowhouse.servers where state = 'active')
 		   and (select count(*) from rowhouse.tenants t where t.database = d.id and t.state <> 'deleted') < max_tenants
-		 order by (select count(*) from rowhouse.tenants t where t.database = d.id and t.state <> 'deleted'), created_at
+		 order by schema_chain = $2 desc, (select count(*) from rowhouse.tenants t where t.database = d.id and t.state <> 'deleted'), created_at
 		 limit 1`, server, chain)
 }
 

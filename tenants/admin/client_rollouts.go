@@ -100,7 +100,8 @@ func (c *Client) RetryRollout(ctx context.Context, id catalog.RolloutID, spec te
 
 // SkipTarget leaves a database behind, and says why.
 func (c *Client) SkipTarget(ctx context.Context, id catalog.RolloutID, database, reason string) error {
-	return c.tell(ctx, id, "skip", map[string]any{"database": database, "reason": reason}, nil)
+	err := c.do(ctx, http.MethodPost, "/rollouts/"+id.String()+":skip", nil, map[string]any{"database": database, "reason": reason}, nil)
+	return about("database or tenant in this rollout", database, err)
 }
 
 // CancelRollout gives a rollout up; what was migrated stays.

@@ -486,3 +486,21 @@ func TestRunner_PlanRollout(t *testing.T) {
 		t.Errorf("planning began a rollout: %v", err)
 	}
 }
+
+// While a rollout has not come to the shared databases yet, tenants are placed in those that it will come to.
+func TestRunner_StartRollout_sharedPlaces(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "")
+	h.activate(t, sample)
+	h.made(t, tenants.TenantSpec{Name: "acme"})
+	_, shared := h.tenant(t, "acme")
+	ro := h.start(t, later)
+	h.made(t, tenants.TenantSpec{Name: "globex"})
+	if _, db := h.tenant(t, "globex"); db.ID != shared.ID {
+		t.Errorf("a tenant made during a rollout has the database %s, not %s", db.Name, shared.Name)
+	}
+	if ro = h.drive(t, h.runner, ro.ID); ro.State != catalog.RolloutDone {
+		t.Errorf("rollout is %s: %s", ro.State, ro.Note)
+	}
+	h.checkApplied(t, 2)
+}
