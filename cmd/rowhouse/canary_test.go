@@ -83,8 +83,17 @@ func TestCanary(t *testing.T) {
 		secrets[name] = secret
 	}
 	for _, args := range [][]string{
-		{"tenant", "list"}, {"tenant", "get", "acme"}, {"server", "list"}, {"server", "get", "local"}, {"op", "list"}, {"audit", "list", "--limit", "500"},
-		{"audit", "verify"}, {"token", "list"}, {"setting", "list"}, {"edition", "list"}, {"limit", "list", "--tenant", "acme"},
+		{"tenant", "list"},
+		{"tenant", "get", "acme"},
+		{"server", "list"},
+		{"server", "get", "local"},
+		{"op", "list"},
+		{"audit", "list", "--limit", "500"},
+		{"audit", "verify"},
+		{"token", "list"},
+		{"setting", "list"},
+		{"edition", "list"},
+		{"limit", "list", "--tenant", "acme"},
 	} {
 		must(append(args, "-o", "json")...)
 		must(args...)
