@@ -65,7 +65,8 @@ func Promote(ctx context.Context, h PromoteHouse) (Report, error) {
 	var last PromoteSize
 	var took time.Duration
 	for _, size := range h.Sizes {
-		if last.Rows > 0 && h.Within > 0 && time.Since(began)+took*time.Duration(size.Rows/last.Rows) > h.Within {
+		more := time.Duration(2 * float64(size.Rows) / max(copied, 1) * float64(time.Second)) // to fill, copy and compare
+		if last.Rows > 0 && h.Within > 0 && time.Since(began)+took+more > h.Within {
 			break
 		}
 		started := time.Now()
