@@ -24,7 +24,7 @@ type movingTable struct {
 	Textual bool
 	// Keyed says that the replica identity holds tenant_id: replication can filter by it.
 	Keyed bool
-	// Triggers are the application's, that would fire for every row that is loaded.
+	// Triggers are those that would fire for every row that is loaded.
 	Triggers []string
 	// Policies are the application's, which bind an owner too.
 	Policies []string
@@ -50,7 +50,7 @@ func movingTables(ctx context.Context, s *side) ([]movingTable, error) {
 		       exists (select from pg_index i join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' and a.attnum = any (i.indkey)
 		                where i.indrelid = c.oid and (c.relreplident = 'd' and i.indisprimary or c.relreplident = 'i' and i.indisreplident))
 		         or c.relreplident = 'f',
-		       array(select tgname::text from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D' order by 1),
+		       array(select tgname::text from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D' and g.tgtype & 4 > 0 order by 1),
 		       array(select polname::text from pg_policy p where p.polrelid = c.oid and p.polname not in ('rh_tenant', 'rh_all') order by 1),
 		       array(select f.confrelid::bigint from pg_constraint f where f.conrelid = c.oid and f.contype = 'f' and f.confrelid <> c.oid),
 		       array(select f.confrelid::regclass::text from pg_constraint f
