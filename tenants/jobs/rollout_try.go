@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rowhouse/rowhouse/catalog"
@@ -167,17 +168,24 @@ func (r *Runner) sizes(ctx context.Context, members []*catalog.FleetMember, tabl
 	}
 	members = slices.Clone(members)
 	slices.SortStableFunc(members, func(a, b *catalog.FleetMember) int { return -strings.Compare(string(a.Kind), string(b.Kind)) })
+	members = members[:min(len(members), looked)]
+	found := make([]map[string]int64, len(members))
+	var looking sync.WaitGroup
+	for i, m := range members {
+		looking.Go(func() {
+			var err error
+			if found[i], err = r.sizesIn(ctx, m, tables); err != nil {
+				r.log.WarnContext(ctx, "database cannot be asked for the size of its tables", "database", m.Name, "err", explain(err))
+			}
+		})
+	}
+	looking.Wait()
 	var sizes map[string]int64
-	for _, m := range members[:min(len(members), looked)] {
-		found, err := r.sizesIn(ctx, m, tables)
-		if err != nil {
-			r.log.WarnContext(ctx, "database cannot be asked for the size of its tables", "database", m.Name, "err", explain(err))
-			continue
-		}
-		if sizes == nil {
-			sizes = map[string]int64{}
-		}
-		for t, size := range found {
+	for _, f := range found {
+		for t, size := range f {
+			if sizes == nil {
+				sizes = map[string]int64{}
+			}
 			sizes[t] = max(sizes[t], size)
 		}
 	}
