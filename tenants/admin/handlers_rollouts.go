@@ -153,12 +153,17 @@ func (noRollouts) PlanRollout(context.Context, tenants.RolloutSpec) (*tenants.Ro
 func (noRollouts) StartRollout(context.Context, tenants.RolloutSpec) (*catalog.Rollout, error) {
 	return nil, errNoRollouts
 }
+
 func (noRollouts) Rollouts(context.Context) ([]*catalog.Rollout, error) { return nil, errNoRollouts }
+
 func (noRollouts) Rollout(context.Context, string) (*catalog.Rollout, error) {
 	return nil, errNoRollouts
 }
-func (noRollouts) PauseRollout(context.Context, catalog.RolloutID) error        { return errNoRollouts }
+
+func (noRollouts) PauseRollout(context.Context, catalog.RolloutID) error { return errNoRollouts }
+
 func (noRollouts) ResumeRollout(context.Context, catalog.RolloutID, bool) error { return errNoRollouts }
+
 func (noRollouts) CancelRollout(context.Context, catalog.RolloutID, string) error {
 	return errNoRollouts
 }
