@@ -68,7 +68,7 @@ verify: ## Check that requirements, imports and documents agree with the code
 	go mod verify
 	go mod tidy -diff
 	@if go list -deps ./cmd/rowhouse | grep -e /pgtest -e /testing$$; then echo 'the command links what is for tests only'; exit 1; fi
-	@for target in $$(grep -oh 'make [a-z-]*' README.md docs/*.md | cut -c6- | sort -u); do \
+	@for target in $$(grep -ohE '(^|`)make [a-z-]+' README.md docs/*.md | sed 's/.*make //' | sort -u); do \
 		grep -q "^$$target:" Makefile || { echo "documents speak of make $$target, which there is not"; exit 1; }; \
 	done
 
