@@ -94,6 +94,21 @@ func TestExport_roundTrip(t *testing.T) {
 	}
 }
 
+// Tables of ours have triggers too; none of them keeps a provisioner that is no superuser from importing into a shared database.
+func TestImport_plainProvisioner(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "LOGIN CREATEDB CREATEROLE")
+	h.exporting(t)
+	h.activate(t, sample)
+	h.made(t, tenants.TenantSpec{Name: "acme", Placement: catalog.Shared})
+	file := h.export(t, "acme")
+	for _, placement := range []catalog.Placement{catalog.Shared, catalog.Dedicated} {
+		spec := tenants.ImportSpec{TenantSpec: tenants.TenantSpec{Name: "copy-" + string(placement), Placement: placement}}
+		op, err := h.service.ImportTenant(t.Context(), spec, bytes.NewReader(file))
+		h.done(t, op, err)
+	}
+}
+
 func checkNoSecret(t testing.TB, file []byte) {
 	t.Helper()
 	z, err := zip.NewReader(bytes.NewReader(file), int64(len(file)))

@@ -82,14 +82,14 @@ func (i *importation) loaded(ctx context.Context) error {
 	return fp.Hit(pointLoaded)
 }
 
-// trigger is an application's, which must not fire again for rows that have been through it.
+// trigger is an application's that fires on insert: it must not do so again for rows that have been through it.
 type trigger struct{ Table, Name, Mode string }
 
 func triggersOf(ctx context.Context, conn *pgx.Conn) ([]trigger, error) {
 	rows, err := conn.Query(ctx, `
 		select format('%I.%I', n.nspname, c.relname), quote_ident(g.tgname), case g.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end
 		  from rowhouse.tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
-		  join pg_trigger g on g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
+		  join pg_trigger g on g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D' and g.tgtype & 4 > 0 -- fires on insert
 		 where t.kind in ('bind', 'bind_optional') order by 1, 2`)
 	if err != nil {
 		return nil, fmt.Errorf("triggers: %w", err)
