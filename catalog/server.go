@@ -369,7 +369,9 @@ func (s *Server) connConfig(dbname string, cr Credential) (*pgx.ConnConfig, erro
 	if err != nil {
 		return nil, fmt.Errorf("server %q: unusable address: %w", s.Name, ErrInvalid)
 	}
-	cfg.Password = cr.Secret.Reveal()
+	if cfg.Password, err = cr.Secret.resolve(); err != nil {
+		return nil, fmt.Errorf("server %q: role %q: %w", s.Name, cr.Role, err)
+	}
 	cfg.RuntimeParams = map[string]string{"application_name": "rowhouse"}
 	return cfg, nil
 }

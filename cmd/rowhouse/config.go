@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/rowhouse/rowhouse/catalog"
 	"github.com/rowhouse/rowhouse/tenants"
 )
 
@@ -307,7 +308,7 @@ func readEnv(environ []string) (layer, []error) {
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
 		short, ours := strings.CutPrefix(name, "ROWHOUSE_")
-		if !ours || slices.Contains(notKeys, short) || isInjected(short) {
+		if !ours || slices.Contains(notKeys, short) || isInjected(short) || strings.HasPrefix(name, catalog.SecretVariables) {
 			continue
 		}
 		if k, ok := byVariable[name]; ok {

@@ -559,7 +559,7 @@ rest: { schemas: [rowhouse] }
 		{"no header to look at", []string{"ROWHOUSE_TENANCY_RESOLVE_HEADER="}, []string{"config", "check"}, 78, []string{"tenancy.resolve.header: is empty"}},
 		{"a system schema among others that are wrong", []string{"ROWHOUSE_REST_SCHEMAS=pg_catalog", "ROWHOUSE_ROUTER_MAX_POOLS=x"}, []string{"config", "check"}, 78, []string{`"pg_catalog" can never be exposed`, "router.max_pools: want"}},
 		{"what needs the catalog does not turn to another rowhouse", []string{"ROWHOUSE_ADMIN_URL=http://127.0.0.1:1"}, []string{"migrate", "lint", "--database", "acme"}, 2, []string{"needs the catalog itself"}},
-		{"variables that an orchestrator sets", []string{"ROWHOUSE_SERVICE_HOST=10.0.0.1", "ROWHOUSE_PORT=tcp://10.0.0.1:80", "ROWHOUSE_PORT_80_TCP=x"}, []string{"config", "check"}, 0, nil},
+		{"variables that an orchestrator sets, and those of secrets", []string{"ROWHOUSE_SERVICE_HOST=10.0.0.1", "ROWHOUSE_PORT=tcp://10.0.0.1:80", "ROWHOUSE_PORT_80_TCP=x", "ROWHOUSE_SECRET_ACME=x"}, []string{"config", "check"}, 0, nil},
 		{"two listeners on one port", []string{"ROWHOUSE_LISTEN=127.0.0.1:81", "ROWHOUSE_ADMIN_LISTEN=127.0.0.1:81"}, []string{"config", "check"}, 78, []string{"admin.listen: is the same as listen"}},
 		{"a keyset that others can read", []string{"ROWHOUSE_CATALOG_KEYS=" + write("keys.json", "{}", 0o644)}, []string{"config", "check"}, 78, []string{"can be read by others"}},
 		{"a secret out of a file, never shown", []string{"ROWHOUSE_AUTH_JWT_SECRET_FILE=" + write("jwt", "RHCANARY-0123456789012345678901234\n", 0o600)}, []string{"config", "show"}, 0, []string{"[redacted]", "ROWHOUSE_AUTH_JWT_SECRET_FILE"}},
