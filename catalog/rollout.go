@@ -590,7 +590,7 @@ func (tx *Tx) finishTargets(ctx context.Context, ro *Rollout, results []*TargetR
 			  from (select ring, sum(done) done, sum(failed) failed from hit group by ring) n
 			 where r.rollout = $1 and r.ring = n.ring and n.done + n.failed > 0),
 		numbered as (
-			update rowhouse.rollouts set seq = $3, updated_at = now() where id = $1)
+			update rowhouse.rollouts set seq = $3, updated_at = now() where id = $1 and exists (select from hit))
 		select database from hit`, ro.ID, string(given), ro.Seq)
 	if err != nil {
 		return nil, refine(err, "results of rollout "+ro.ID.String())

@@ -178,12 +178,14 @@ func (h *host) rename(ctx context.Context, from, to string, open bool) error {
 	return h.run(ctx, sql)
 }
 
-// endSessionsIn ends what is connected to a database and waits until it is gone.
+// endSessionsIn ends what is connected to a database, as far as it is ours to end, and waits until all of it is gone.
 func (h *host) endSessionsIn(ctx context.Context, dbname string) error {
 	for began := time.Now(); ; {
 		var left int
 		if err := h.QueryRow(ctx, `
-			select count(*) filter (where pg_terminate_backend(pid) is not null)
+			select count(case when pg_has_role(usesysid, 'usage')
+			                    or pg_has_role('pg_signal_backend', 'usage') and not (select rolsuper from pg_roles where oid = usesysid)
+			                  then pg_terminate_backend(pid) else false end)
 			  from pg_stat_activity where datname = $1 and pid <> pg_backend_pid() and backend_type = 'client backend'`, dbname).Scan(&left); err != nil {
 			return fmt.Errorf("sessions in database %q: %w", dbname, err)
 		}
