@@ -28,10 +28,10 @@ func (h *house) upTo(t testing.TB, op *catalog.Operation, step string) *catalog.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	worked := make(chan error, 1)
-	go func() {
-		_, err := h.runner.Work(ctx, op.ID)
+	go func(id catalog.OperationID) {
+		_, err := h.runner.Work(ctx, id)
 		worked <- err
-	}()
+	}(op.ID)
 	for op.State != catalog.OperationWaiting {
 		op, err = h.catalog.Operation(ctx, op.ID)
 		must(t, err)
