@@ -302,15 +302,14 @@ func (b *Budget) grant() {
 
 // reclaim asks for idle connections while more are wanted than will come free.
 func (b *Budget) reclaim() {
-	if b.cfg.Reclaim == nil || !b.wants() {
-		return
+	switch {
+	case b.cfg.Reclaim == nil:
+	case b.reclaiming:
+		b.asked = true // the one that it looks for now may not be found
+	case b.wants():
+		b.asked, b.reclaiming = true, true
+		go b.reclaimAll()
 	}
-	b.asked = true
-	if b.reclaiming {
-		return
-	}
-	b.reclaiming = true
-	go b.reclaimAll()
 }
 
 // wants says whether there are fewer permits than those who wait for one, or a negative number of them, even after what
@@ -322,13 +321,15 @@ func (b *Budget) reclaimAll() {
 	defer b.mu.Unlock()
 	for b.asked && b.wants() {
 		b.asked = false
+		b.closing++ // before it can have closed, which counts it off
 		b.mu.Unlock()
 		found := b.cfg.Reclaim()
 		b.mu.Lock()
 		if found {
 			b.asked = true
-			b.closing++
 			b.stat.Reclaimed++
+		} else {
+			b.closing = max(b.closing-1, 0)
 		}
 	}
 	b.reclaiming = false

@@ -249,6 +249,28 @@ func TestBudget_nudge_serves_who_waits(t *testing.T) {
 	(<-got).Close()
 }
 
+// A connection may have closed before the one who reclaimed it says so. Then nothing is closing any more, and the next who
+// waits has another one reclaimed.
+func TestBudget_reclaims_what_closes_at_once(t *testing.T) {
+	address, _ := listen(t, nil)
+	idle := make(chan net.Conn, 1)
+	b := New(Config{Share: 1, Reclaim: func() bool {
+		select {
+		case c := <-idle:
+			_ = c.Close()
+			return true
+		default:
+			return false
+		}
+	}})
+	conn := mustDial(t, b, address)
+	for range 3 {
+		idle <- conn
+		conn = mustDial(t, b, address)
+	}
+	_ = conn.Close()
+}
+
 // counted is a connection that is counted from its dial to its close.
 type counted struct {
 	net.Conn
