@@ -40,7 +40,8 @@ test-fast: setup ## Run the tests that another version of PostgreSQL could chang
 	go test -short -count=1 -timeout 10m -parallel 4 $(ARGS) $(FAST)
 
 kill: setup ## Run the tests that break processes at failpoints
-	go test -tags failpoint -timeout 15m -parallel 4 $(ARGS) ./internal/fp ./router ./tenants/jobs
+	@tests=$$(grep -rl --include=*_test.go '^//go:build failpoint' . | xargs grep -h '^func Test' | sed 's/^func \(Test[A-Za-z0-9_]*\).*/\1/' | paste -sd '|'); \
+	go test -tags failpoint -timeout 15m -parallel 4 -run "^($$tests)$$" $(ARGS) ./internal/fp ./router ./tenants/jobs
 
 race: setup ## Run the tests of concurrent packages under the race detector
 	go test -race -short -timeout 15m -parallel 4 $(ARGS) $(RACE)
