@@ -165,11 +165,14 @@ func TestFault_F04_catalog_fails_over(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- update(t.Context()) }()
 	standby("off")
-	if err := <-done; err != nil {
+	err := <-done
+	lost := err != nil && strings.Contains(err.Error(), "answer to commit lost") // the failover met COMMIT itself: said, and not repeated
+	if err != nil && !lost {
 		t.Errorf("a change during a failover: %v", err)
 	}
-	if n := w.acme.countIn(t, name, "select max_connections from rowhouse.servers where name = 'here'"); n != 21 || tries == 0 {
-		t.Errorf("%d connections after %d tries, want one more than before", n, tries)
+	n := w.acme.countIn(t, name, "select max_connections from rowhouse.servers where name = 'here'")
+	if n != 21 && !(lost && n == 20) || tries == 0 {
+		t.Errorf("%d connections after %d tries (%v), want one more than before", n, tries, err)
 	}
 }
 
