@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -268,10 +269,10 @@ func TestFault_F38_client_that_takes_nothing(t *testing.T) {
 }
 
 // endless is a body that has no end.
-type endless struct{ read int64 }
+type endless struct{ read atomic.Int64 }
 
 func (e *endless) Read(b []byte) (int, error) {
-	e.read += int64(len(b))
+	e.read.Add(int64(len(b)))
 	return len(b), nil
 }
 
@@ -304,8 +305,8 @@ func TestFault_F39_huge_and_endless_bodies(t *testing.T) {
 	if status, text, err := post(without, -1, ""); err == nil && (status != 413 || !strings.Contains(text, "payload_too_large") || !strings.Contains(text, "not_started")) {
 		t.Errorf("an endless body: %d %s", status, text)
 	}
-	if without.read > 64<<20 {
-		t.Errorf("%d bytes of it were taken", without.read)
+	if n := without.read.Load(); n > 64<<20 {
+		t.Errorf("%d bytes of it were taken", n)
 	}
 	if status, text, err := post(&endless{}, 1<<40, ""); err == nil && status != 413 {
 		t.Errorf("a huge body: %d %s", status, text)
